@@ -1,0 +1,100 @@
+//! The words of the command line and their help. Doing anything may not enter.
+
+use std::ffi::OsString;
+
+use clap::{Parser, Subcommand};
+
+/// Every developer command of Sluice.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// One developer command.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build the eBPF programs, installing their toolchain where it is missing
+    ///
+    /// The object goes to bpf/sluice-ebpf.o in the target folder, from where the next build of the loader embeds it.
+    #[command(
+        after_help = "Examples:\n  cargo xtask ebpf\n  cargo xtask ebpf && cargo build --release"
+    )]
+    Ebpf,
+
+    /// Run every test: the eBPF build, the native tests, then the tests that need root and a kernel
+    #[command(
+        after_help = "Examples:\n  cargo xtask test\n  cargo xtask test --native-only\n  cargo xtask test --kernel-only"
+    )]
+    Test {
+        /// Leave out the eBPF build and the tests that need root
+        #[arg(long, conflicts_with = "kernel_only")]
+        native_only: bool,
+        /// Run only the eBPF build and the tests that need root
+        #[arg(long)]
+        kernel_only: bool,
+    },
+
+    /// Check format, lints, documentation, dependencies, generated files and shell scripts
+    ///
+    /// Every check runs, also after one failed.
+    #[command(after_help = "Examples:\n  cargo xtask lint")]
+    Lint,
+
+    /// Write the YAML of the custom resources from their Rust types
+    #[command(after_help = "Examples:\n  cargo xtask crdgen\n  cargo xtask crdgen --check")]
+    Crdgen {
+        /// Fail if the checked-in files are stale, and write nothing
+        #[arg(long)]
+        check: bool,
+    },
+
+    /// Build everything and show policies being enforced between the pods of a small shop
+    ///
+    /// Runs `sluice lab demo` as root, through sudo if need be.
+    #[command(after_help = "Examples:\n  cargo xtask demo\n  cargo xtask demo -- --help")]
+    Demo {
+        /// Arguments for `sluice lab demo`
+        #[arg(last = true)]
+        arguments: Vec<OsString>,
+    },
+
+    /// Build for release and run benchmarks against this machine's kernel; needs root
+    #[command(
+        after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench verdict\n  cargo xtask bench -- --help"
+    )]
+    Bench {
+        /// What to measure and the benchmark's own arguments; everything if none is given
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_sound_and_every_command_shows_examples() {
+        let mut grammar = Cli::command();
+        grammar.build();
+        grammar.clone().debug_assert();
+        for command in grammar.get_subcommands().filter(|c| c.get_name() != "help") {
+            let help = command.get_after_help().map(ToString::to_string);
+            assert!(
+                help.is_some_and(|h| h.contains("cargo xtask")),
+                "{} has no examples",
+                command.get_name()
+            );
+        }
+    }
+
+    #[test]
+    fn native_only_and_kernel_only_exclude_each_other() {
+        assert!(Cli::try_parse_from(["xtask", "test", "--native-only", "--kernel-only"]).is_err());
+    }
+}
