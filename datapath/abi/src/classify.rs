@@ -1,0 +1,358 @@
+//! The entry points: one function for each place where a packet is seen. Each says what is to be done with it.
+//!
+//! The order of the steps is here and nothing else; what a step does is in `parse`, `neighbour`, `track`, `judge` and `report`.
+
+use crate::{
+    Reason,
+    config::Config,
+    conntrack::place,
+    context::{Context, Outcome},
+    datapath::Datapath,
+    event::Hook,
+    judge, neighbour,
+    packet::Packet,
+    parse::{self, Headers, ether_type, protocol},
+    report,
+    track::{self, Known},
+};
+
+/// Where and when a packet was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Index of the interface.
+    pub ifindex: u32,
+    /// Index of the interface it came in at, 0 if this node made it.
+    pub ingress_ifindex: u32,
+}
+
+/// A packet that a pod sends, at its interface's host side.
+#[inline(always)]
+pub fn from_endpoint<D: Datapath, P: Packet + ?Sized>(
+    datapath: &D,
+    packet: &P,
+    context: &mut Context,
+    seen: Seen,
+) -> Outcome {
+    begin(packet, context, Hook::FromEndpoint, seen);
+    finish(datapath, context, |datapath, context| {
+        settings(datapath, context)?;
+        open(packet, context)?;
+        if context.headers.ether_type == ether_type::ARP {
+            claim(datapath, context)?;
+            neighbour::arp(datapath, context)?;
+            return Ok(neighbour::outcome(context));
+        }
+        read(datapath, packet, context)?;
+        if neighbour::is_of_link(&context.headers) {
+            claim(datapath, context)?;
+            neighbour::discovery(datapath, packet, context)?;
+            return Ok(neighbour::outcome(context));
+        }
+        judge_packet(datapath, packet, context)?;
+        forward(context)
+    })
+}
+
+/// A packet that the node's stack sends to a pod: its own, or one it forwards.
+#[inline(always)]
+pub fn to_endpoint<D: Datapath, P: Packet + ?Sized>(
+    datapath: &D,
+    packet: &P,
+    context: &mut Context,
+    seen: Seen,
+) -> Outcome {
+    begin(packet, context, Hook::ToEndpoint, seen);
+    finish(datapath, context, |datapath, context| {
+        settings(datapath, context)?;
+        open(packet, context)?;
+        // The only other station on a pod's link is this node.
+        if context.headers.ether_type == ether_type::ARP {
+            return Ok(Outcome::Stack);
+        }
+        read(datapath, packet, context)?;
+        if of_this_node(context) {
+            return Ok(Outcome::Stack);
+        }
+        judge_packet(datapath, packet, context)?;
+        Ok(Outcome::Stack)
+    })
+}
+
+/// A packet that arrives on a device that faces outward.
+#[inline(always)]
+pub fn from_outside<D: Datapath, P: Packet + ?Sized>(
+    datapath: &D,
+    packet: &P,
+    context: &mut Context,
+    seen: Seen,
+) -> Outcome {
+    begin(packet, context, Hook::FromOutside, seen);
+    finish(datapath, context, |datapath, context| {
+        settings(datapath, context)?;
+        if let Err(reason) = open(packet, context) {
+            // Frames of the link, which never leave it, are not for pods.
+            return match reason {
+                Reason::UnsupportedEtherType => Ok(Outcome::Stack),
+                reason => Err(reason),
+            };
+        }
+        if !matches!(
+            context.headers.ether_type,
+            ether_type::IPV4 | ether_type::IPV6
+        ) {
+            return Ok(Outcome::Stack);
+        }
+        match arrive(datapath, packet, context)? {
+            Arrival::ForPod => forward(context),
+            Arrival::ForOthers => Ok(Outcome::Stack),
+        }
+    })
+}
+
+/// Judges a packet as if it went from wherever its source address lives to wherever its destination does, both ends whatever the other
+/// says, and tells of it. Nothing is remembered and nothing is sent: the packet is always dropped.
+///
+/// `node` is the node from whose sight the packet is judged (which node counts as the local host); 0 for the configured one.
+#[inline(always)]
+pub fn trace<D: Datapath, P: Packet + ?Sized>(
+    datapath: &D,
+    packet: &P,
+    context: &mut Context,
+    seen: Seen,
+    node: u32,
+) -> Outcome {
+    begin(packet, context, Hook::Trace, seen);
+    if let Err(reason) = trace_packet(datapath, packet, context, node) {
+        context.reason = reason;
+    }
+    report::traced(datapath, context);
+    Outcome::Drop
+}
+
+#[inline(always)]
+fn trace_packet<D: Datapath, P: Packet + ?Sized>(
+    datapath: &D,
+    packet: &P,
+    context: &mut Context,
+    node: u32,
+) -> Result<(), Reason> {
+    settings(datapath, context)?;
+    if node != 0 {
+        context.node = node;
+    }
+    context.both = true;
+    open(packet, context)?;
+    read(datapath, packet, context)?;
+    judge::resolve(datapath, context)?;
+    judge::judge_flow(datapath, context)
+}
+
+/// Notes what is known before the packet is read.
+#[inline(always)]
+fn begin<P: Packet + ?Sized>(packet: &P, context: &mut Context, hook: Hook, seen: Seen) {
+    context.begin(hook, seen.ifindex, seen.ingress_ifindex, packet.length());
+}
+
+/// Turns an error into a drop.
+#[inline(always)]
+fn finish<D: Datapath>(
+    datapath: &D,
+    context: &mut Context,
+    steps: impl FnOnce(&D, &mut Context) -> Result<Outcome, Reason>,
+) -> Outcome {
+    match steps(datapath, context) {
+        Ok(outcome) => outcome,
+        Err(reason) => report::dropped(datapath, context, reason),
+    }
+}
+
+#[inline(always)]
+fn settings<D: Datapath>(datapath: &D, context: &mut Context) -> Result<(), Reason> {
+    context.now = datapath.now();
+    match datapath.config() {
+        Some(config) if config.flags & Config::READY != 0 => {
+            context.node = config.node;
+            Ok(())
+        }
+        _ => {
+            context.headers = Headers::default();
+            Err(Reason::TableNotReady)
+        }
+    }
+}
+
+/// Reads the Ethernet header.
+#[inline(always)]
+fn open<P: Packet + ?Sized>(packet: &P, context: &mut Context) -> Result<(), Reason> {
+    context.available = 0;
+    context.available = parse::link(packet, &mut context.head, &mut context.headers)?;
+    Ok(())
+}
+
+/// Reads the network and transport headers.
+#[inline(never)]
+fn read<D: Datapath, P: Packet + ?Sized>(
+    datapath: &D,
+    packet: &P,
+    context: &mut Context,
+) -> Result<(), Reason> {
+    parse::network(
+        packet,
+        &context.head,
+        context.available,
+        &mut context.headers,
+    )?;
+    if context.headers.is(Headers::LATER) {
+        return track::recall_fragment(datapath, context);
+    }
+    parse::transport(
+        packet,
+        &context.head,
+        context.available,
+        &mut context.headers,
+    )
+}
+
+/// Passes a packet whose connection is known and still holds, or judges it. `Ok` says that it may pass.
+#[inline(always)]
+fn judge_packet<D: Datapath, P: Packet + ?Sized>(
+    datapath: &D,
+    packet: &P,
+    context: &mut Context,
+) -> Result<(), Reason> {
+    let plain =
+        !context.headers.is(Headers::ICMP_ERROR) && !context.headers.is(Headers::CONNECTIONLESS);
+    let known = if plain {
+        track::recognise(datapath, context)
+    } else {
+        Known::No
+    };
+    if known != Known::Yes {
+        judge_slowly(datapath, packet, context, known == Known::Stale)?;
+    }
+    if context.headers.is(Headers::FRAGMENT) && !context.headers.is(Headers::LATER) {
+        track::remember_fragment(datapath, context);
+    }
+    Ok(())
+}
+
+/// Judges a packet from the start.
+#[inline(never)]
+fn judge_slowly<D: Datapath, P: Packet + ?Sized>(
+    datapath: &D,
+    packet: &P,
+    context: &mut Context,
+    stale: bool,
+) -> Result<(), Reason> {
+    if context.hook == Hook::FromEndpoint {
+        claim(datapath, context)?;
+    }
+    judge::resolve(datapath, context)?;
+    if judge::impossible_destination(&context.headers.destination) {
+        return Err(Reason::NoRoute);
+    }
+    if context.headers.is(Headers::ICMP_ERROR) {
+        if context.hook == Hook::FromEndpoint && redirects(&context.headers) {
+            return Err(Reason::SpoofedNeighbour);
+        }
+        parse::quoted(packet, &context.headers, &mut context.inner)?;
+        return track::relate(datapath, context);
+    }
+    if stale {
+        return track::judge_again(datapath, context);
+    }
+    track::judge_new(datapath, context)?;
+    track::begin(datapath, context)
+}
+
+/// Whether an ICMP error is a router's advice to use another one.
+#[inline(always)]
+const fn redirects(headers: &Headers) -> bool {
+    headers.protocol == protocol::ICMP && headers.icmp_type == 5
+}
+
+/// Finds the endpoint behind the interface, and holds the frame to its hardware address.
+#[inline(never)]
+fn claim<D: Datapath>(datapath: &D, context: &mut Context) -> Result<(), Reason> {
+    context.slot = datapath.slot_by_ifindex(context.ifindex);
+    let Some(endpoint) = judge::present(datapath, context.slot) else {
+        return Err(Reason::UnknownEndpoint);
+    };
+    context.source.slot = context.slot;
+    context.source.identity = endpoint.identity;
+    if !track::same_mac(&endpoint.mac, &context.headers.source_mac) {
+        return Err(Reason::SpoofedMac);
+    }
+    Ok(())
+}
+
+/// Where a packet from outside is going.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Arrival {
+    ForPod,
+    ForOthers,
+}
+
+#[inline(always)]
+fn arrive<D: Datapath, P: Packet + ?Sized>(
+    datapath: &D,
+    packet: &P,
+    context: &mut Context,
+) -> Result<Arrival, Reason> {
+    let read = read(datapath, packet, context);
+    if context.headers.end != 0 && datapath.slot_by_address(&context.headers.destination) == 0 {
+        // Not for a pod: what the packet is, is the stack's to find out; that it comes from where it says, is not.
+        foreign(datapath, context)?;
+        return Ok(Arrival::ForOthers);
+    }
+    read?;
+    judge_packet(datapath, packet, context)?;
+    Ok(Arrival::ForPod)
+}
+
+/// Drops a packet from outside that claims to come from this node or one of its pods.
+#[inline(never)]
+fn foreign<D: Datapath>(datapath: &D, context: &mut Context) -> Result<(), Reason> {
+    match judge::resolve(datapath, context) {
+        // The unspecified address asks for one, link-local ones resolve neighbours: of the link, and the stack's business.
+        Ok(()) | Err(Reason::InvalidSource) => Ok(()),
+        Err(reason) => Err(reason),
+    }
+}
+
+/// Where an allowed packet goes.
+#[inline(always)]
+fn forward(context: &mut Context) -> Result<Outcome, Reason> {
+    // A router's stack answers a packet that has come too far; it will not forward it.
+    if context.headers.hop_limit <= 1 {
+        return Ok(Outcome::Stack);
+    }
+    if context.destination.slot != 0 {
+        context.deliver = context.destination.slot;
+        return Ok(Outcome::Deliver);
+    }
+    if context.destination.generation == place::HOST || multicast(&context.headers) {
+        return Ok(Outcome::Stack);
+    }
+    Ok(Outcome::Route)
+}
+
+#[inline(always)]
+const fn multicast(headers: &Headers) -> bool {
+    let address = &headers.destination.0;
+    if headers.is(Headers::IPV6) {
+        address[0] == 0xff
+    } else {
+        address[12] >= 224
+    }
+}
+
+/// Neighbour discovery and group membership that this node itself speaks on a pod's link.
+#[inline(always)]
+fn of_this_node(context: &Context) -> bool {
+    let headers = &context.headers;
+    if neighbour::is_of_link(headers) {
+        return neighbour::is_of_this_node(headers);
+    }
+    headers.protocol == protocol::IGMP && context.ingress_ifindex == 0 && multicast(headers)
+}

@@ -1,0 +1,258 @@
+//! Everything that the classification of one packet works on. One per CPU in the kernel, where the stack has no room for it.
+//!
+//! Only data; each stage says what it reads and writes.
+
+use crate::{
+    Cookie, Identity, Reason,
+    conntrack::{ConntrackEntry, ConntrackKey, FragmentKey, FragmentValue},
+    event::{Event, Hook},
+    ipcache::{Address, PrefixKey},
+    neighbour::Reply,
+    packet::Head,
+    parse::Headers,
+    program::Verdict,
+};
+
+/// What is to be done with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Outcome {
+    /// Drop it; the context has the reason.
+    Drop = 0,
+    /// Leave it to the node's stack.
+    Stack = 1,
+    /// Forward it by the node's routes; leave it to the stack where these do not say how.
+    Route = 2,
+    /// Give it to the endpoint in [`Context::deliver`], as a router would.
+    Deliver = 3,
+    /// Send [`Context::reply`] back where it came from, in its place.
+    Reply = 4,
+}
+
+/// Where one end of a packet is and who it is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct End {
+    /// The identity; local nodes in the flavour their own pods see.
+    pub identity: Identity,
+    /// The endpoint's slot, or 0.
+    pub slot: u32,
+    /// The endpoint's generation, or a [`crate::conntrack::place`].
+    pub generation: u32,
+}
+
+/// What one end decided, in plain numbers.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// What decided.
+    pub cookie: Cookie,
+    /// The table asked, or 0.
+    pub table: u32,
+    /// Its revision.
+    pub revision: u32,
+    /// Rule set and listener of a redirect.
+    pub redirect: u32,
+    /// A [`Verdict`] as a number, or [`crate::event::EventEnd::NOT_JUDGED`].
+    pub verdict: u8,
+    /// Why this end drops, or [`Reason::None`].
+    pub reason: Reason,
+    /// The decision is to be logged.
+    pub log: bool,
+}
+
+impl Decision {
+    /// The end was not asked.
+    pub const NOT_JUDGED: Self = Self {
+        cookie: Cookie::NONE,
+        table: 0,
+        revision: 0,
+        redirect: 0,
+        verdict: crate::event::EventEnd::NOT_JUDGED,
+        reason: Reason::None,
+        log: false,
+    };
+
+    /// An answer that no table gives.
+    #[must_use]
+    #[inline(always)]
+    pub const fn built_in(verdict: Verdict, reason: Reason, cookie: Cookie) -> Self {
+        Self {
+            cookie,
+            table: 0,
+            revision: 0,
+            redirect: 0,
+            verdict: verdict as u8,
+            reason,
+            log: false,
+        }
+    }
+}
+
+/// See the module.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Context {
+    /// Where the packet was seen.
+    pub hook: Hook,
+    /// Why it is dropped.
+    pub reason: Reason,
+    /// The source end decided for the destination end to be the opener: the flow's original direction is the packet's reverse.
+    pub reversed: bool,
+    /// Judge both ends, whatever the first one says.
+    pub both: bool,
+    /// Whether `low` of the key is the packet's destination.
+    pub source_high: bool,
+    /// How many bytes of `head` are the packet's.
+    pub available: u32,
+    /// Index of the interface it was seen at.
+    pub ifindex: u32,
+    /// Index of the interface it came in at, 0 if this node made it.
+    pub ingress_ifindex: u32,
+    /// This node's number.
+    pub node: u32,
+    /// Bytes of the frame.
+    pub length: u32,
+    /// The endpoint that pays for drop events, or 0.
+    pub slot: u32,
+    /// For [`Outcome::Deliver`]: to whom.
+    pub deliver: u32,
+    /// The address epoch that the ends were read in.
+    pub epoch: u32,
+    /// The time.
+    pub now: u64,
+    /// The packet's source end.
+    pub source: End,
+    /// The packet's destination end.
+    pub destination: End,
+    /// What the end that opens the flow decided.
+    pub egress: Decision,
+    /// What the other end decided.
+    pub ingress: Decision,
+    /// The frame's first bytes.
+    pub head: Head,
+    /// What they say.
+    pub headers: Headers,
+    /// What the packet quoted in an ICMP error says.
+    pub inner: Headers,
+    /// Key of the connection.
+    pub key: ConntrackKey,
+    /// Key of the connection that gives way to this one.
+    pub evicted: ConntrackKey,
+    /// The entry that is written.
+    pub entry: ConntrackEntry,
+    /// Key of the packet's fragments.
+    pub fragment_key: FragmentKey,
+    /// What they share.
+    pub fragment: FragmentValue,
+    /// The prefix that is looked up.
+    pub prefix: PrefixKey,
+    /// The event that is sent.
+    pub event: Event,
+    /// The frame for [`Outcome::Reply`].
+    pub reply: Reply,
+}
+
+impl Context {
+    /// An empty one, to be used for packet after packet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            hook: Hook::FromEndpoint,
+            reason: Reason::None,
+            reversed: false,
+            both: false,
+            source_high: false,
+            available: 0,
+            ifindex: 0,
+            ingress_ifindex: 0,
+            node: 0,
+            length: 0,
+            slot: 0,
+            deliver: 0,
+            epoch: 0,
+            now: 0,
+            source: End::default(),
+            destination: End::default(),
+            egress: Decision::NOT_JUDGED,
+            ingress: Decision::NOT_JUDGED,
+            head: Head::default(),
+            headers: Headers::default(),
+            inner: Headers::default(),
+            key: ConntrackKey::default(),
+            evicted: ConntrackKey::default(),
+            entry: ConntrackEntry::default(),
+            fragment_key: FragmentKey::default(),
+            fragment: FragmentValue::default(),
+            prefix: PrefixKey::default(),
+            event: Event::default(),
+            reply: Reply::default(),
+        }
+    }
+
+    /// Makes ready for a packet.
+    #[inline(always)]
+    pub fn begin(&mut self, hook: Hook, ifindex: u32, ingress_ifindex: u32, length: u32) {
+        self.hook = hook;
+        self.ifindex = ifindex;
+        self.ingress_ifindex = ingress_ifindex;
+        self.length = length;
+        self.reason = Reason::None;
+        self.reversed = false;
+        self.both = false;
+        self.slot = 0;
+        self.deliver = 0;
+        self.source = End::default();
+        self.destination = End::default();
+        self.egress = Decision::NOT_JUDGED;
+        self.ingress = Decision::NOT_JUDGED;
+    }
+
+    /// Writes the key of the flow that `from` → `to` belongs to; whether the source is the key's `high`.
+    #[inline(always)]
+    pub(crate) fn flow_key(key: &mut ConntrackKey, headers: &Headers) -> bool {
+        let high = comes_after(
+            &headers.source,
+            headers.source_port,
+            &headers.destination,
+            headers.destination_port,
+        );
+        if high {
+            key.low = headers.destination;
+            key.high = headers.source;
+            key.low_port = headers.destination_port;
+            key.high_port = headers.source_port;
+        } else {
+            key.low = headers.source;
+            key.high = headers.destination;
+            key.low_port = headers.source_port;
+            key.high_port = headers.destination_port;
+        }
+        key.protocol = headers.protocol;
+        key.leg = 0;
+        key.icmp = headers.icmp_query;
+        key.reserved = 0;
+        high
+    }
+}
+
+impl Default for Context {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Whether (`a`, `a_port`) comes after (`b`, `b_port`) in the order of connection keys: any total order will do.
+#[inline(always)]
+fn comes_after(a: &Address, a_port: u16, b: &Address, b_port: u16) -> bool {
+    let (x, y) = (a.words(), b.words());
+    // The last words differ nearly always.
+    let mut index = 4;
+    while index > 0 {
+        index -= 1;
+        if x[index] != y[index] {
+            return x[index] > y[index];
+        }
+    }
+    a_port > b_port
+}

@@ -1,0 +1,76 @@
+//! What the classification needs around it: maps, clock, ring buffer. The kernel's programs implement it, and so does ordinary memory.
+//!
+//! Only access; every decision is made by the callers.
+
+use crate::{
+    Cookie, Range, Reason,
+    atomic::Shared,
+    config::Config,
+    conntrack::{Connection, ConntrackEntry, ConntrackKey, FragmentKey, FragmentValue},
+    endpoint::Endpoint,
+    event::{Event, Hook},
+    ipcache::{Address, AddressInfo, PrefixKey},
+    policy::PolicyTables,
+};
+
+/// [`crate::event::DropBucket`] as the programs see it.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Bucket {
+    /// See [`crate::event::DropBucket::full_at`].
+    pub full_at: Shared<u64>,
+    /// See [`crate::event::DropBucket::suppressed`].
+    pub suppressed: Shared<u64>,
+}
+
+/// The maps, the clock and the ring.
+///
+/// A map element may be freed and used for another key while a reader looks at it. What is returned by value was copied; whoever keeps
+/// a reference checks afterwards what tells the key.
+pub trait Datapath: PolicyTables {
+    /// Nanoseconds of the monotonic clock, exact to some milliseconds.
+    fn now(&self) -> u64;
+    /// Nanoseconds of the monotonic clock, for the eyes of people.
+    fn precise_now(&self) -> u64;
+    /// The node's settings.
+    fn config(&self) -> Option<&Config>;
+    /// The endpoint whose host-side interface has this index; 0 for none.
+    fn slot_by_ifindex(&self, ifindex: u32) -> u32;
+    /// The endpoint of this node with this address; 0 for none.
+    fn slot_by_address(&self, address: &Address) -> u32;
+    /// The record in a slot.
+    fn endpoint(&self, slot: u32) -> Option<&Endpoint>;
+    /// What exactly this address is.
+    fn address(&self, address: &Address) -> Option<AddressInfo>;
+    /// What the longest prefix around an address is.
+    fn prefix(&self, key: &PrefixKey) -> Option<AddressInfo>;
+    /// The address epoch: [`crate::config::epoch::ADDRESSES`].
+    fn epoch(&self) -> u32;
+    /// The highest local number of a range that the tables know.
+    fn watermark(&self, range: Range) -> u32;
+    /// A connection's live entry.
+    fn connection(&self, key: &ConntrackKey) -> Option<&Connection>;
+    /// Writes an entry under its key; false if there is no room.
+    #[must_use]
+    fn insert_connection(&self, entry: &ConntrackEntry) -> bool;
+    /// Deletes an entry.
+    fn remove_connection(&self, key: &ConntrackKey);
+    /// Hands out the next position of an endpoint's ring, counting from 0.
+    fn next_position(&self, slot: u32) -> u64;
+    /// The key in an element of the rings.
+    fn ring_key(&self, element: u32) -> Option<ConntrackKey>;
+    /// Writes an element of the rings.
+    fn set_ring_key(&self, element: u32, key: &ConntrackKey);
+    /// What the first fragment of a packet said.
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentValue>;
+    /// Remembers what a first fragment said.
+    fn insert_fragment(&self, value: &FragmentValue);
+    /// Counts a dropped packet.
+    fn count_drop(&self, hook: Hook, reason: Reason, bytes: u64);
+    /// Adds to what a rule, or a built-in circumstance, decided.
+    fn count_rule(&self, cookie: Cookie, packets: u64, bytes: u64);
+    /// The bucket that limits the drop events of an endpoint (slot 0: no endpoint) and reason.
+    fn bucket(&self, slot: u32, reason: Reason) -> Option<&Bucket>;
+    /// Sends an event, or counts it as lost.
+    fn emit(&self, event: &Event);
+}

@@ -1,0 +1,324 @@
+//! Who the two ends of a packet are, and what each decides.
+//!
+//! Reads endpoints, addresses and policy tables; connections may not enter.
+
+use crate::{
+    Cookie, Identity, Range, Reason,
+    conntrack::place,
+    context::{Context, Decision, End},
+    datapath::Datapath,
+    endpoint::Endpoint,
+    event::Hook,
+    ipcache::{Address, AddressInfo, PrefixKey},
+    policy,
+    program::Verdict,
+};
+
+/// How often the ends are read again when addresses change meanwhile.
+const ATTEMPTS: u32 = 3;
+
+/// Finds out both ends of the packet in `context.headers`: where it came from decides its source, the address its destination.
+///
+/// # Errors
+/// Why the source may not be where it claims to be; [`Reason::IdentityNotReady`] if addresses change faster than they can be read.
+#[inline(never)]
+pub fn resolve<D: Datapath>(datapath: &D, context: &mut Context) -> Result<(), Reason> {
+    let mut attempt = 0;
+    while attempt < ATTEMPTS {
+        // An element of a hash can be reused under its reader. The writer raises the epoch between taking an address out and putting
+        // another in, so that what was read within one epoch was whole.
+        context.epoch = datapath.epoch();
+        resolve_source(datapath, context)?;
+        anywhere(datapath, context, true);
+        if datapath.epoch() == context.epoch {
+            return destined(datapath, context);
+        }
+        attempt += 1;
+    }
+    Err(Reason::IdentityNotReady)
+}
+
+/// The source end, by where the packet came from.
+#[inline(always)]
+fn resolve_source<D: Datapath>(datapath: &D, context: &mut Context) -> Result<(), Reason> {
+    let source = context.headers.source;
+    match context.hook {
+        Hook::FromEndpoint => {
+            // `claim` has put the endpoint's slot there.
+            let Some(endpoint) = present(datapath, context.slot) else {
+                return Err(Reason::UnknownEndpoint);
+            };
+            if !endpoint.owns(&source) {
+                return Err(if impossible_source(&source) {
+                    Reason::InvalidSource
+                } else {
+                    Reason::SpoofedAddress
+                });
+            }
+            context.source = local(context.slot, endpoint);
+        }
+        Hook::ToEndpoint | Hook::FromOutside => {
+            if impossible_source(&source) || is_link_local(&source) {
+                return Err(Reason::InvalidSource);
+            }
+            if datapath.slot_by_address(&source) != 0 {
+                return Err(Reason::AddressFromOutside);
+            }
+            let end = elsewhere(datapath, context, &source);
+            let own = end.generation == place::HOST;
+            let made_here = context.hook == Hook::ToEndpoint && context.ingress_ifindex == 0;
+            if own && !made_here {
+                return Err(Reason::AddressFromOutside);
+            }
+            if made_here && !own {
+                return Err(Reason::InvalidSource);
+            }
+            context.source = end;
+        }
+        Hook::Trace => anywhere(datapath, context, false),
+    }
+    Ok(())
+}
+
+/// A packet that the stack routed to a pod's interface must be for that pod.
+#[inline(always)]
+fn destined<D: Datapath>(datapath: &D, context: &mut Context) -> Result<(), Reason> {
+    if context.hook != Hook::ToEndpoint || is_at(datapath, context.destination.slot, context) {
+        return Ok(());
+    }
+    Err(Reason::UnknownEndpoint)
+}
+
+/// Whether the interface that the packet was seen at is the endpoint's in `slot`; notes the endpoint if so.
+#[inline(always)]
+pub(crate) fn is_at<D: Datapath>(datapath: &D, slot: u32, context: &mut Context) -> bool {
+    let Some(endpoint) = present(datapath, slot) else {
+        return false;
+    };
+    context.slot = slot;
+    endpoint.ifindex == context.ifindex
+}
+
+/// The packet's destination end if `destination`, else its source end, by nothing but the address.
+#[inline(never)]
+fn anywhere<D: Datapath>(datapath: &D, context: &mut Context, destination: bool) {
+    let address = if destination {
+        context.headers.destination
+    } else {
+        context.headers.source
+    };
+    let slot = datapath.slot_by_address(&address);
+    let end = match present(datapath, slot) {
+        // The slot may have been given to another pod since.
+        Some(endpoint) if endpoint.owns(&address) => local(slot, endpoint),
+        _ => elsewhere(datapath, context, &address),
+    };
+    if destination {
+        context.destination = end;
+    } else {
+        context.source = end;
+    }
+}
+
+/// An address that is no endpoint's of this node.
+#[inline(always)]
+fn elsewhere<D: Datapath>(datapath: &D, context: &mut Context, address: &Address) -> End {
+    let info = match datapath.address(address) {
+        Some(info) => Some(info),
+        None if is_gateway(datapath, address) => {
+            return End {
+                identity: Identity::HOST,
+                slot: 0,
+                generation: place::HOST,
+            };
+        }
+        None => {
+            context.prefix = PrefixKey {
+                prefix_bits: 128,
+                address: *address,
+            };
+            datapath.prefix(&context.prefix)
+        }
+    };
+    let Some(info) = info else {
+        return End {
+            identity: if address.is_v4() {
+                Identity::WORLD_IPV4
+            } else {
+                Identity::WORLD_IPV6
+            },
+            slot: 0,
+            generation: place::OUTSIDE,
+        };
+    };
+    let own = info.flags & AddressInfo::NODE != 0 && info.node == context.node;
+    End {
+        identity: if own {
+            info.host_identity
+        } else {
+            info.identity
+        },
+        slot: 0,
+        generation: if own { place::HOST } else { place::OUTSIDE },
+    }
+}
+
+/// Whether the address is the one that this node has on its pods' links.
+#[inline(always)]
+fn is_gateway<D: Datapath>(datapath: &D, address: &Address) -> bool {
+    match datapath.config() {
+        Some(config) => config.gateway_ipv4.same(address) || config.gateway_ipv6.same(address),
+        None => false,
+    }
+}
+
+/// An IPv6 address that no router forwards for (RFC 4291, section 2.5.6).
+#[inline(always)]
+pub(crate) const fn is_link_local(address: &Address) -> bool {
+    address.0[0] == 0xfe && address.0[1] & 0xc0 == 0x80
+}
+
+/// The record in a slot, if the slot is in use.
+#[inline(always)]
+pub(crate) fn present<D: Datapath>(datapath: &D, slot: u32) -> Option<&Endpoint> {
+    if slot == 0 {
+        return None;
+    }
+    let endpoint = datapath.endpoint(slot)?;
+    (endpoint.flags & Endpoint::PRESENT != 0).then_some(endpoint)
+}
+
+#[inline(always)]
+fn local(slot: u32, endpoint: &Endpoint) -> End {
+    End {
+        identity: endpoint.identity,
+        slot,
+        generation: endpoint.generation,
+    }
+}
+
+/// An address that no host can send from: unspecified, loopback, multicast, the IPv4 ones of class E, and IPv4 dressed as IPv6.
+#[inline(always)]
+fn impossible_source(address: &Address) -> bool {
+    if address.is_v4() {
+        return matches!(address.0[12], 0 | 127 | 224..=255);
+    }
+    let [a, b, c, d] = address.words();
+    address.0[0] == 0xff || (a == 0 && b == 0 && c == 0 && (d == 0 || d == 1_u32.to_be()))
+}
+
+/// An address that no router forwards to: unspecified or loopback.
+#[inline(always)]
+pub(crate) fn impossible_destination(address: &Address) -> bool {
+    if address.is_v4() {
+        return matches!(address.0[12], 0 | 127);
+    }
+    let [a, b, c, d] = address.words();
+    a == 0 && b == 0 && c == 0 && (d == 0 || d == 1_u32.to_be())
+}
+
+/// Judges the flow of `context`, taking its source as the opener, or its destination if `context.reversed`. The decisions are in
+/// `context.egress` (the opener's) and `context.ingress`.
+///
+/// # Errors
+/// The reason of the first end that drops.
+#[inline(never)]
+pub fn judge_flow<D: Datapath>(datapath: &D, context: &mut Context) -> Result<(), Reason> {
+    context.ingress = Decision::NOT_JUDGED;
+    judge_end(datapath, context, true);
+    let egress = context.egress.reason;
+    if egress != Reason::None && !context.both {
+        return Err(egress);
+    }
+    judge_end(datapath, context, false);
+    if egress != Reason::None {
+        return Err(egress);
+    }
+    match context.ingress.reason {
+        Reason::None => Ok(()),
+        reason => Err(reason),
+    }
+}
+
+/// Judges one end: the opener if `opener`, else the other.
+#[inline(never)]
+fn judge_end<D: Datapath>(datapath: &D, context: &mut Context, opener: bool) {
+    let source_is_subject = opener != context.reversed;
+    let (subject, peer) = if source_is_subject {
+        (context.source, context.destination)
+    } else {
+        (context.destination, context.source)
+    };
+    let point = context.headers.point(context.reversed);
+    let decision = decide(
+        datapath,
+        subject,
+        peer,
+        opener,
+        (context.headers.protocol, point),
+    );
+    if opener {
+        context.egress = decision;
+    } else {
+        context.ingress = decision;
+    }
+}
+
+#[inline(always)]
+fn decide<D: Datapath>(
+    datapath: &D,
+    subject: End,
+    peer: End,
+    opener: bool,
+    (protocol, point): (u8, u16),
+) -> Decision {
+    if subject.slot == 0 {
+        return Decision::NOT_JUDGED;
+    }
+    if subject.slot == peer.slot {
+        return Decision::built_in(Verdict::Allow, Reason::None, Cookie::SELF);
+    }
+    let Some(endpoint) = present(datapath, subject.slot) else {
+        return Decision::built_in(Verdict::Deny, Reason::UnknownEndpoint, Cookie::NONE);
+    };
+    let table = if opener {
+        endpoint.egress_table
+    } else {
+        endpoint.ingress_table
+    };
+    if !ready(datapath, peer.identity) {
+        return Decision {
+            table,
+            ..Decision::built_in(Verdict::Deny, Reason::IdentityNotReady, Cookie::NONE)
+        };
+    }
+    let judgement = policy::judge(datapath, table, peer.identity, protocol, point);
+    let mut decision = Decision {
+        cookie: judgement.cookie,
+        table,
+        revision: judgement.revision,
+        redirect: judgement.redirect,
+        verdict: judgement.verdict as u8,
+        reason: judgement.reason,
+        log: judgement.log,
+    };
+    if peer.identity == Identity::UNKNOWN && judgement.cookie != Cookie::MODE_NEVER {
+        // No table can know what an unknown address is, so that no default may speak for it.
+        decision.cookie = Cookie::UNKNOWN;
+        decision.verdict = Verdict::Deny as u8;
+        decision.reason = Reason::UnknownAddress;
+    } else if judgement.verdict == Verdict::Redirect {
+        decision.reason = Reason::NoProxy;
+    }
+    decision
+}
+
+/// Whether the tables on this node know all identities up to this one.
+#[inline(always)]
+fn ready<D: Datapath>(datapath: &D, identity: Identity) -> bool {
+    match identity.range() {
+        Some(Range::Reserved) => true,
+        Some(range) => identity.0 & 0x00ff_ffff <= datapath.watermark(range),
+        None => false,
+    }
+}

@@ -1,0 +1,431 @@
+//! A small node for packet tests: two pods, a remote one, the node itself, the outside; and frames to send.
+//!
+//! Only building blocks; expectations are in the tests.
+// Each test file uses a part of it, and names say what constants are.
+#![allow(dead_code, unreachable_pub, missing_docs)]
+#![allow(clippy::cast_possible_truncation, clippy::field_reassign_with_default)]
+
+use sluice_abi::{
+    Cookie, Identity, Reason, Scope,
+    classify::{self, Seen},
+    config::Config,
+    context::{Context, Outcome},
+    endpoint::Endpoint,
+    ipcache::{Address, AddressInfo, PrefixKey},
+    memory::Memory,
+    policy::{AttributionKey, PeerCell, PeerKey, PeerValue, TableDefaults, Versioned},
+    program::{Cell, PortRange, Program, Verdict},
+};
+use std::net::IpAddr;
+
+pub const NODE: u32 = 7;
+pub const A: u32 = 1;
+pub const B: u32 = 2;
+pub const ALLOW_ALL: u32 = 1;
+pub const B_INGRESS: u32 = 2;
+pub const POD_A: Identity = Identity(300);
+pub const POD_B: Identity = Identity(301);
+pub const POD_REMOTE: Identity = Identity(302);
+/// The rule that lets A reach B at TCP and UDP 80 and by echo request.
+pub const RULE: Cookie = Cookie(2000);
+/// The rule that sends TCP 8080 to a proxy.
+pub const PROXY_RULE: Cookie = Cookie(2001);
+
+/// A family's addresses.
+#[derive(Clone, Copy)]
+pub struct Family {
+    pub v6: bool,
+}
+
+pub const FAMILIES: [Family; 2] = [Family { v6: false }, Family { v6: true }];
+
+impl Family {
+    fn of(self, v4: &str, v6: &str) -> IpAddr {
+        (if self.v6 { v6 } else { v4 }).parse().unwrap()
+    }
+    pub fn a(self) -> IpAddr {
+        self.of("10.0.0.1", "fd00::1")
+    }
+    pub fn b(self) -> IpAddr {
+        self.of("10.0.0.2", "fd00::2")
+    }
+    pub fn remote(self) -> IpAddr {
+        self.of("10.0.1.1", "fd00:1::1")
+    }
+    pub fn unknown(self) -> IpAddr {
+        self.of("10.0.1.99", "fd00:1::99")
+    }
+    pub fn node(self) -> IpAddr {
+        self.of("192.168.0.7", "fd01::7")
+    }
+    pub fn other_node(self) -> IpAddr {
+        self.of("192.168.0.8", "fd01::8")
+    }
+    pub fn world(self) -> IpAddr {
+        self.of("203.0.113.5", "2001:db8::5")
+    }
+    pub fn gateway(self) -> IpAddr {
+        self.of("169.254.1.1", "fe80::1")
+    }
+    pub fn icmp(self) -> u8 {
+        if self.v6 { 58 } else { 1 }
+    }
+    pub fn echo_request(self) -> u8 {
+        if self.v6 { 128 } else { 8 }
+    }
+    pub fn echo_reply(self) -> u8 {
+        if self.v6 { 129 } else { 0 }
+    }
+}
+
+pub fn mac(slot: u32) -> [u8; 6] {
+    [2, 0, 0, 0, 0, slot as u8]
+}
+
+pub fn host_mac(slot: u32) -> [u8; 6] {
+    [2, 0, 0, 0, 1, slot as u8]
+}
+
+pub fn ifindex(slot: u32) -> u32 {
+    100 + slot
+}
+
+/// The node and what its programs remember.
+pub struct Node {
+    pub memory: Memory,
+    pub context: Box<Context>,
+}
+
+impl Node {
+    pub fn new() -> Self {
+        let mut memory = Memory::default();
+        memory.config = Config {
+            gateway_ipv4: Address::v4([169, 254, 1, 1]),
+            gateway_ipv6: FAMILIES[1].gateway().into(),
+            drop_event_interval: Config::DEFAULT_DROP_EVENT_INTERVAL,
+            drop_event_burst: Config::DEFAULT_DROP_EVENT_BURST,
+            node: NODE,
+            flags: Config::READY,
+            conntrack_quota: 8,
+            reserved: 0,
+        };
+        memory.now = 1_000_000_000_000;
+        memory.epoch = 1;
+        memory.watermarks = [1000; 6];
+        program(&mut memory, 1, Verdict::Allow, &[]);
+        program(&mut memory, 2, Verdict::Deny, &[]);
+        program(
+            &mut memory,
+            3,
+            Verdict::Deny,
+            &[
+                (6, 80, 80, Verdict::Allow, 0),
+                (17, 80, 80, Verdict::Allow, 0),
+                (132, 80, 80, Verdict::Allow, 0),
+                (1, 8, 8, Verdict::Allow, 0),
+                (58, 128, 128, Verdict::Allow, 0),
+                (6, 8080, 8080, Verdict::Redirect, 1),
+            ],
+        );
+        attribution(&mut memory, 1, 0, Cookie::DEFAULT_ALLOW);
+        attribution(&mut memory, 2, 0, Cookie::DEFAULT_DENY);
+        attribution(&mut memory, 3, 0, RULE);
+        attribution(&mut memory, 3, 1, PROXY_RULE);
+        attribution(&mut memory, 3, 9, Cookie::DEFAULT_DENY);
+        attribution(&mut memory, 4, 0, Cookie::LOCAL_HOST);
+        table(&mut memory, ALLOW_ALL, cell(1, 1));
+        table(&mut memory, B_INGRESS, cell(2, 2));
+        peer(&mut memory, B_INGRESS, POD_A, cell(3, 3));
+        peer(&mut memory, B_INGRESS, POD_REMOTE, cell(3, 3));
+        peer(&mut memory, B_INGRESS, Identity::HOST, cell(1, 4));
+        let mut node = Self {
+            memory,
+            context: Box::new(Context::new()),
+        };
+        node.pod(A, POD_A, ALLOW_ALL, ALLOW_ALL);
+        node.pod(B, POD_B, ALLOW_ALL, B_INGRESS);
+        for family in FAMILIES {
+            let m = &mut node.memory;
+            address(
+                m,
+                family.remote(),
+                POD_REMOTE,
+                POD_REMOTE,
+                8,
+                AddressInfo::POD,
+            );
+            for (ip, number) in [(family.node(), NODE), (family.other_node(), 8)] {
+                address(
+                    m,
+                    ip,
+                    Identity::REMOTE_NODE,
+                    Identity::HOST,
+                    number,
+                    AddressInfo::NODE,
+                );
+            }
+        }
+        for (bits, ip) in [(96 + 16, "10.0.0.0"), (48, "fd00:1::"), (64, "fd00::")] {
+            let address: IpAddr = ip.parse().unwrap();
+            node.memory.prefixes.insert(
+                PrefixKey {
+                    prefix_bits: bits,
+                    address: address.into(),
+                },
+                AddressInfo::default(),
+            );
+        }
+        node
+    }
+
+    pub fn pod(&mut self, slot: u32, identity: Identity, egress: u32, ingress: u32) {
+        let ip = |v6: bool| -> IpAddr {
+            (if v6 {
+                format!("fd00::{slot}")
+            } else {
+                format!("10.0.0.{slot}")
+            })
+            .parse()
+            .unwrap()
+        };
+        self.memory.endpoints.insert(
+            slot,
+            Endpoint {
+                ipv4: ip(false).into(),
+                ipv6: ip(true).into(),
+                identity,
+                egress_table: egress,
+                ingress_table: ingress,
+                ifindex: ifindex(slot),
+                flags: Endpoint::PRESENT | Endpoint::IPV4 | Endpoint::IPV6,
+                generation: 1,
+                mac: mac(slot),
+                host_mac: host_mac(slot),
+                reserved: 0,
+            },
+        );
+        self.memory.slots_by_ifindex.insert(ifindex(slot), slot);
+        for v6 in [false, true] {
+            self.memory.slots_by_address.insert(ip(v6).into(), slot);
+            address(
+                &mut self.memory,
+                ip(v6),
+                identity,
+                identity,
+                NODE,
+                AddressInfo::POD,
+            );
+        }
+    }
+
+    /// Sends a frame from a pod.
+    pub fn send(&mut self, slot: u32, frame: &[u8]) -> Result<Outcome, Reason> {
+        let seen = Seen {
+            ifindex: ifindex(slot),
+            ingress_ifindex: ifindex(slot),
+        };
+        let outcome = classify::from_endpoint(&self.memory, frame, &mut self.context, seen);
+        self.result(outcome)
+    }
+
+    /// Gives a frame to a pod out of the stack; `ingress` 0 for the node's own.
+    pub fn give(&mut self, slot: u32, ingress: u32, frame: &[u8]) -> Result<Outcome, Reason> {
+        let seen = Seen {
+            ifindex: ifindex(slot),
+            ingress_ifindex: ingress,
+        };
+        let outcome = classify::to_endpoint(&self.memory, frame, &mut self.context, seen);
+        self.result(outcome)
+    }
+
+    /// A frame arrives from outside.
+    pub fn arrive(&mut self, frame: &[u8]) -> Result<Outcome, Reason> {
+        let seen = Seen {
+            ifindex: 9,
+            ingress_ifindex: 9,
+        };
+        let outcome = classify::from_outside(&self.memory, frame, &mut self.context, seen);
+        self.result(outcome)
+    }
+
+    fn result(&self, outcome: Outcome) -> Result<Outcome, Reason> {
+        match outcome {
+            Outcome::Drop => Err(self.context.reason),
+            outcome => Ok(outcome),
+        }
+    }
+
+    /// Replaces what B's ingress says of a peer, as userland does: the entry first, then the revision.
+    pub fn change(&mut self, table: u32, identity: Identity, new: PeerCell) {
+        let key = PeerKey { table, identity };
+        let revision = self.memory.revisions[&table];
+        let old = self
+            .memory
+            .peers
+            .get(&key)
+            .map_or(PeerCell::ABSENT, |v| v.cell.at(revision));
+        let cell = Versioned {
+            old,
+            new,
+            from_revision: revision + 1,
+            reserved: 0,
+        };
+        self.memory.peers.insert(key, PeerValue { key, cell });
+        self.memory.revisions.insert(table, revision + 1);
+    }
+}
+
+pub fn cell(program: u32, attribution: u32) -> PeerCell {
+    PeerCell {
+        program,
+        attribution,
+    }
+}
+
+fn always(cell: PeerCell) -> Versioned {
+    Versioned {
+        old: cell,
+        new: cell,
+        from_revision: 1,
+        reserved: 0,
+    }
+}
+
+pub fn table(memory: &mut Memory, id: u32, default: PeerCell) {
+    memory.revisions.insert(id, 1);
+    memory
+        .defaults
+        .insert(id, TableDefaults::constant([default; Scope::COUNT]));
+}
+
+pub fn peer(memory: &mut Memory, table: u32, identity: Identity, cell: PeerCell) {
+    let key = PeerKey { table, identity };
+    let cell = always(cell);
+    memory.peers.insert(key, PeerValue { key, cell });
+}
+
+pub fn attribution(memory: &mut Memory, attribution: u32, slot: u32, cookie: Cookie) {
+    memory
+        .attributions
+        .insert(AttributionKey { attribution, slot }, cookie);
+}
+
+pub fn program(
+    memory: &mut Memory,
+    id: u32,
+    other: Verdict,
+    ranges: &[(u8, u16, u16, Verdict, u16)],
+) {
+    let mut program = Program {
+        count: ranges.len() as u16,
+        flags: Program::PRESENT,
+        other: Cell {
+            verdict: other as u8,
+            slot: if ranges.is_empty() { 0 } else { 9 },
+            ..Cell::default()
+        },
+        ..Program::default()
+    };
+    for (at, &(protocol, low, high, verdict, slot)) in ranges.iter().enumerate() {
+        program.ranges[at] = PortRange {
+            low,
+            high,
+            protocol,
+            reserved: [0; 3],
+            cell: Cell {
+                verdict: verdict as u8,
+                slot,
+                ..Cell::default()
+            },
+        };
+    }
+    memory.programs.insert(id, program);
+}
+
+pub fn address(
+    memory: &mut Memory,
+    ip: IpAddr,
+    identity: Identity,
+    host_identity: Identity,
+    node: u32,
+    flags: u32,
+) {
+    memory.addresses.insert(
+        ip.into(),
+        AddressInfo {
+            identity,
+            host_identity,
+            node,
+            flags,
+        },
+    );
+}
+
+pub const SYN: u8 = 2;
+pub const ACK: u8 = 16;
+pub const FIN: u8 = 1;
+pub const RST: u8 = 4;
+
+/// A TCP header without options.
+pub fn tcp(source: u16, destination: u16, flags: u8) -> Vec<u8> {
+    let mut bytes = vec![0; 20];
+    bytes[..2].copy_from_slice(&source.to_be_bytes());
+    bytes[2..4].copy_from_slice(&destination.to_be_bytes());
+    bytes[12] = 5 << 4;
+    bytes[13] = flags;
+    bytes
+}
+
+pub fn udp(source: u16, destination: u16) -> Vec<u8> {
+    let mut bytes = vec![0; 12];
+    bytes[..2].copy_from_slice(&source.to_be_bytes());
+    bytes[2..4].copy_from_slice(&destination.to_be_bytes());
+    bytes[5] = 12;
+    bytes
+}
+
+pub fn icmp(kind: u8, code: u8, identifier: u16) -> Vec<u8> {
+    let mut bytes = vec![kind, code, 0, 0];
+    bytes.extend(identifier.to_be_bytes());
+    bytes.extend([0, 1]);
+    bytes
+}
+
+/// An IP packet.
+pub fn ip(source: IpAddr, destination: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let total = 20 + payload.len() as u16;
+            bytes.extend([0x45, 0]);
+            bytes.extend(total.to_be_bytes());
+            bytes.extend([0, 0, 0, 0, 64, protocol, 0, 0]);
+            bytes.extend(source.octets());
+            bytes.extend(destination.octets());
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            bytes.extend([0x60, 0, 0, 0]);
+            bytes.extend((payload.len() as u16).to_be_bytes());
+            bytes.extend([protocol, 64]);
+            bytes.extend(source.octets());
+            bytes.extend(destination.octets());
+        }
+        _ => panic!("families differ"),
+    }
+    bytes.extend(payload);
+    bytes
+}
+
+/// The frame that carries an IP packet from a pod.
+pub fn frame(slot: u32, packet: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    bytes.extend(host_mac(slot));
+    bytes.extend(mac(slot));
+    bytes.extend(if packet[0] >> 4 == 6 {
+        [0x86, 0xdd]
+    } else {
+        [8, 0]
+    });
+    bytes.extend(packet);
+    bytes
+}

@@ -1,0 +1,265 @@
+//! The packet as the kernel hands it over: reading its bytes, and sending it where it was judged to go.
+
+use core::ptr::from_mut;
+
+use aya_ebpf::{
+    bindings::{
+        __sk_buff, BPF_F_RECOMPUTE_CSUM, BPF_FIB_LOOKUP_SKIP_NEIGH, bpf_fib_lookup,
+        bpf_redir_neigh,
+        tcx_action_base::{TCX_DROP, TCX_NEXT},
+    },
+    helpers::generated::{
+        bpf_fib_lookup as fib_lookup, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
+        bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+    },
+};
+use sluice_abi::{
+    classify::Seen,
+    context::{Context, Outcome},
+    endpoint::Endpoint,
+    event::Hook,
+    neighbour::Reply,
+    packet::{HEAD, Head, Packet},
+    parse::Headers,
+};
+
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+/// `BPF_FIB_LKUP_RET_SUCCESS`.
+const FIB_SUCCESS: i64 = 0;
+/// Ethernet and IPv4 without options: what is written to.
+const WRITTEN: usize = 34;
+
+/// One frame.
+#[derive(Clone, Copy)]
+pub(crate) struct Frame(*mut __sk_buff);
+
+impl Frame {
+    /// The frame that a program was started for.
+    #[inline(always)]
+    pub(crate) fn new(skb: *mut __sk_buff) -> Self {
+        Self(skb)
+    }
+
+    /// Where it was seen.
+    #[inline(always)]
+    pub(crate) fn seen(self) -> Seen {
+        // SAFETY: the kernel's context is valid while the program runs.
+        unsafe {
+            Seen {
+                ifindex: (*self.0).ifindex,
+                ingress_ifindex: (*self.0).ingress_ifindex,
+            }
+        }
+    }
+
+    /// The mark that userland gave a test packet.
+    #[inline(always)]
+    pub(crate) fn mark(self) -> u32 {
+        // SAFETY: the kernel's context is valid while the program runs.
+        unsafe { (*self.0).mark }
+    }
+
+    /// Does what was decided; the program's return value.
+    #[inline(always)]
+    pub(crate) fn send(
+        self,
+        outcome: Outcome,
+        context: &mut Context,
+        target: Option<&Endpoint>,
+        by_fib: bool,
+    ) -> i32 {
+        match outcome {
+            Outcome::Drop => TCX_DROP,
+            Outcome::Stack => TCX_NEXT,
+            Outcome::Deliver => match target {
+                Some(endpoint) => self.deliver(context, endpoint),
+                None => TCX_DROP,
+            },
+            Outcome::Route if by_fib => self.route(context),
+            Outcome::Route => TCX_NEXT,
+            Outcome::Reply => self.reply(context),
+        }
+    }
+
+    /// To a pod of this node, past the stack.
+    #[inline(always)]
+    fn deliver(self, context: &Context, endpoint: &Endpoint) -> i32 {
+        if !self.rewrite(context, Some(endpoint)) {
+            return TCX_DROP;
+        }
+        // SAFETY: the helper takes numbers only. It fails closed: an interface without a peer drops the packet.
+        action(unsafe { bpf_redirect_peer(endpoint.ifindex, 0) })
+    }
+
+    /// By the node's routes, past the stack. What these do not say clearly is left to the stack.
+    #[inline(never)]
+    fn route(self, context: &Context) -> i32 {
+        let headers = &context.headers;
+        // SAFETY: plain numbers, for which zero is valid.
+        let mut query: bpf_fib_lookup = unsafe { core::mem::zeroed() };
+        query.ifindex = context.ifindex;
+        query.l4_protocol = headers.protocol;
+        let (source, destination) = (headers.source.words(), headers.destination.words());
+        if headers.is(Headers::IPV6) {
+            query.family = AF_INET6;
+            query.__bindgen_anon_3.ipv6_src = source;
+            query.__bindgen_anon_4.ipv6_dst = destination;
+        } else {
+            query.family = AF_INET;
+            query.__bindgen_anon_3.ipv4_src = source[3];
+            query.__bindgen_anon_4.ipv4_dst = destination[3];
+        }
+        let size = size_of::<bpf_fib_lookup>();
+        // SAFETY: the context is valid, the structure is the kernel's and initialised whole.
+        let found = unsafe {
+            fib_lookup(
+                self.0.cast(),
+                from_mut(&mut query),
+                size as i32,
+                BPF_FIB_LOOKUP_SKIP_NEIGH,
+            )
+        };
+        if found != FIB_SUCCESS || !self.rewrite(context, None) {
+            return TCX_NEXT;
+        }
+        // SAFETY: plain numbers, for which zero is valid.
+        let mut hop: bpf_redir_neigh = unsafe { core::mem::zeroed() };
+        // The route may lead an IPv4 packet over an IPv6 neighbour.
+        hop.nh_family = u32::from(query.family);
+        // SAFETY: both are the same words, whichever family they hold.
+        unsafe {
+            hop.__bindgen_anon_1.ipv6_nh = query.__bindgen_anon_4.ipv6_dst;
+        }
+        let size = size_of::<bpf_redir_neigh>();
+        // SAFETY: the structure is the kernel's and initialised whole.
+        action(unsafe { bpf_redirect_neigh(query.ifindex, from_mut(&mut hop), size as i32, 0) })
+    }
+
+    /// Back where it came from.
+    #[inline(never)]
+    fn reply(self, context: &mut Context) -> i32 {
+        let bytes = context.reply.bytes.as_ptr().cast();
+        // SAFETY: the context is valid, and both lengths are within the reply's bytes.
+        let written = unsafe {
+            if context.reply.length == Reply::ARP {
+                bpf_skb_store_bytes(self.0.cast(), 0, bytes, u32::from(Reply::ARP), 0)
+            } else if bpf_skb_change_tail(self.0.cast(), u32::from(Reply::ADVERTISEMENT), 0) == 0 {
+                bpf_skb_store_bytes(self.0.cast(), 0, bytes, u32::from(Reply::ADVERTISEMENT), 0)
+            } else {
+                -1
+            }
+        };
+        if written != 0 {
+            return TCX_DROP;
+        }
+        // SAFETY: the helper takes numbers only.
+        action(unsafe { bpf_redirect(context.ifindex, 0) })
+    }
+
+    /// Lowers the hop limit, and for an endpoint writes the hardware addresses of its link. False, with the packet unchanged, if the
+    /// headers can't be written to.
+    #[inline(always)]
+    fn rewrite(self, context: &Context, endpoint: Option<&Endpoint>) -> bool {
+        let Some(bytes) = self.writable() else {
+            return false;
+        };
+        let ipv6 = context.headers.is(Headers::IPV6);
+        // SAFETY: `writable` has shown that `WRITTEN` bytes are there; the frame's start is aligned for half words.
+        unsafe {
+            if let Some(endpoint) = endpoint {
+                bytes.cast::<[u8; 6]>().write(endpoint.mac);
+                bytes.add(6).cast::<[u8; 6]>().write(endpoint.host_mac);
+            }
+            if !ipv6 {
+                *bytes.add(22) -= 1;
+                // The header's checksum after one less in the high byte of its word (RFC 1141).
+                let checksum = bytes.add(24).cast::<u16>();
+                let sum = u32::from(u16::from_be(*checksum)) + 0x100;
+                #[allow(clippy::cast_possible_truncation)] // the carry is added back
+                let folded = (sum + (sum >> 16)) as u16;
+                *checksum = folded.to_be();
+                return true;
+            }
+            if context.hook == Hook::FromEndpoint {
+                *bytes.add(21) -= 1;
+                return true;
+            }
+        }
+        // A device may have summed the packet: nothing in an IPv6 header makes up for the change.
+        let limit = [context.headers.hop_limit - 1];
+        // SAFETY: the context is valid, and the byte is there.
+        unsafe {
+            bpf_skb_store_bytes(
+                self.0.cast(),
+                21,
+                limit.as_ptr().cast(),
+                1,
+                u64::from(BPF_F_RECOMPUTE_CSUM),
+            ) == 0
+        }
+    }
+
+    /// The frame's first [`WRITTEN`] bytes in memory.
+    #[inline(always)]
+    fn writable(self) -> Option<*mut u8> {
+        if let Some(bytes) = self.linear() {
+            return Some(bytes);
+        }
+        // SAFETY: the context is valid.
+        if unsafe { bpf_skb_pull_data(self.0.cast(), WRITTEN as u32) } != 0 {
+            return None;
+        }
+        self.linear()
+    }
+
+    #[inline(always)]
+    fn linear(self) -> Option<*mut u8> {
+        // SAFETY: the kernel's context is valid while the program runs.
+        let (start, end) = unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) };
+        (start + WRITTEN <= end).then_some(start as *mut u8)
+    }
+}
+
+/// A redirecting helper's word, which is the program's return value.
+#[inline(always)]
+#[allow(clippy::cast_possible_truncation)] // one of the TCX actions
+fn action(word: i64) -> i32 {
+    word as i32
+}
+
+impl Packet for Frame {
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        // SAFETY: the kernel's context is valid while the program runs.
+        unsafe { (*self.0).len }
+    }
+
+    #[inline(always)]
+    fn head(&self, into: &mut Head) -> u32 {
+        const ALL: u32 = HEAD as u32;
+        let length = self.length();
+        let count = if length < ALL { length } else { ALL };
+        if count == 0 {
+            return 0;
+        }
+        // SAFETY: the context is valid and `count` is at most the size of the buffer.
+        let failed =
+            unsafe { bpf_skb_load_bytes(self.0.cast(), 0, into.bytes.as_mut_ptr().cast(), count) };
+        if failed == 0 { count } else { 0 }
+    }
+
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: u32, into: &mut [u8; N]) -> bool {
+        // SAFETY: the context is valid and the buffer has `N` bytes.
+        unsafe {
+            bpf_skb_load_bytes(self.0.cast(), offset, into.as_mut_ptr().cast(), N as u32) == 0
+        }
+    }
+
+    #[inline(always)]
+    fn tagged(&self) -> bool {
+        // SAFETY: the kernel's context is valid while the program runs.
+        unsafe { (*self.0).vlan_present != 0 }
+    }
+}
