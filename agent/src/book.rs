@@ -1,0 +1,49 @@
+//! Names behind numbers: rules by cookie, identities' labels, holders of addresses. Kept beside the tables, by the same deltas.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use sluice_abi::{Cookie, Identity};
+use sluice_policy::Delta;
+use sluice_world::RuleRef;
+
+use crate::flow::Names;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Book {
+    rules: HashMap<Cookie, RuleRef>,
+    identities: HashMap<Identity, Vec<String>>,
+    /// `namespace/pod`, or a node's name, by address.
+    pub(crate) holders: HashMap<IpAddr, String>,
+    /// What the last delta took out: packets judged before it are still told of.
+    parting: (Vec<Cookie>, Vec<Identity>),
+}
+
+impl Book {
+    /// Takes a delta's names in.
+    pub(crate) fn note(&mut self, delta: &Delta) {
+        for cookie in self.parting.0.drain(..) {
+            self.rules.remove(&cookie);
+        }
+        for identity in self.parting.1.drain(..) {
+            self.identities.remove(&identity);
+        }
+        self.rules.extend(delta.cookies.iter().cloned());
+        self.identities.extend(delta.identities.iter().cloned());
+        self.parting = (delta.dropped_cookies.clone(), delta.dropped_identities.clone());
+    }
+}
+
+impl Names for Book {
+    fn holder(&self, address: IpAddr) -> Option<String> {
+        self.holders.get(&address).cloned()
+    }
+
+    fn labels(&self, identity: Identity) -> Vec<String> {
+        self.identities.get(&identity).cloned().unwrap_or_default()
+    }
+
+    fn rule(&self, cookie: Cookie) -> Option<RuleRef> {
+        self.rules.get(&cookie).cloned()
+    }
+}

@@ -1,0 +1,46 @@
+//! `sluice`: what a person types. Arguments in, a library's answer out; no logic that a library should own.
+//!
+//! Exit codes: 0 done; 1 an invalid policy, a wrong argument or any other error; 2 `policy eval` met a query that can't be judged.
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod engine;
+mod identities;
+mod manifests;
+mod output;
+mod policy;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use crate::arguments::{Command, Sluice};
+
+fn main() -> ExitCode {
+    let arguments = match Sluice::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            // Help and version are no errors; 2 is left to `policy eval`.
+            return ExitCode::from(u8::from(error.use_stderr()));
+        }
+    };
+    match run(arguments.command) {
+        Ok(code) => code,
+        Err(error) => {
+            output::error(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Policy(command) => policy::run(command),
+        Command::Identities(arguments) => identities::run(&arguments),
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Sluice::command(), "sluice", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
