@@ -30,7 +30,10 @@ impl Book {
         }
         self.rules.extend(delta.cookies.iter().cloned());
         self.identities.extend(delta.identities.iter().cloned());
-        self.parting = (delta.dropped_cookies.clone(), delta.dropped_identities.clone());
+        self.parting = (
+            delta.dropped_cookies.clone(),
+            delta.dropped_identities.clone(),
+        );
     }
 }
 

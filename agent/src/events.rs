@@ -11,7 +11,6 @@ use sluice_datapath::state::Events;
 use crate::{AgentError, book::Book, flow::FlowRecord};
 
 /// Reads flows of one node.
-#[derive(Debug)]
 pub struct FlowReader {
     events: Events,
     book: Arc<RwLock<Book>>,
@@ -27,7 +26,10 @@ impl FlowReader {
     /// # Errors
     /// The kernel refuses to wait.
     pub fn read(&mut self, patience: Duration) -> Result<Vec<FlowRecord>, AgentError> {
-        let waiting = |source| AgentError::Io { action: "waiting for events", source };
+        let waiting = |source| AgentError::Io {
+            action: "waiting for events",
+            source,
+        };
         if !self.events.wait(patience).map_err(waiting)? {
             return Ok(Vec::new());
         }

@@ -130,7 +130,11 @@ fn end(end: &EventEnd, names: &dyn Names) -> FlowEnd {
         identity: end.identity.0,
         labels: names.labels(end.identity),
         verdict: judged.then(|| verdict_text(Verdict::from_raw(end.verdict)).to_owned()),
-        rule: if end.cookie.is_rule() { names.rule(end.cookie) } else { None },
+        rule: if end.cookie.is_rule() {
+            names.rule(end.cookie)
+        } else {
+            None
+        },
         circumstance: circumstance_text(end.cookie).map(str::to_owned),
         revision: end.revision,
     }
@@ -208,7 +212,11 @@ impl fmt::Display for FlowEnd {
             Some(name) => f.write_str(name)?,
             None => write!(f, "{}", self.address)?,
         }
-        if self.port == 0 { Ok(()) } else { write!(f, ":{}", self.port) }
+        if self.port == 0 {
+            Ok(())
+        } else {
+            write!(f, ":{}", self.port)
+        }
     }
 }
 
@@ -217,11 +225,25 @@ impl fmt::Display for FlowRecord {
         let word = match self.kind {
             FlowKind::New => "allowed",
             FlowKind::Drop => "DROPPED",
-            FlowKind::PolicyChange => return write!(f, "policy changed: now at revision {}", self.destination.revision),
+            FlowKind::PolicyChange => {
+                return write!(
+                    f,
+                    "policy changed: now at revision {}",
+                    self.destination.revision
+                );
+            }
             FlowKind::Trace => "traced",
         };
-        let family = if self.destination.address.is_ipv4() { "IPv4" } else { "IPv6" };
-        write!(f, "{word} {} → {} {} {family}", self.source, self.destination, self.protocol)?;
+        let family = if self.destination.address.is_ipv4() {
+            "IPv4"
+        } else {
+            "IPv6"
+        };
+        write!(
+            f,
+            "{word} {} → {} {} {family}",
+            self.source, self.destination, self.protocol
+        )?;
         if let Some((kind, code)) = self.icmp {
             write!(f, " type {kind} code {code}")?;
         }
@@ -229,7 +251,11 @@ impl fmt::Display for FlowRecord {
             write!(f, " ({reason})")?;
         }
         for (direction, end) in [("egress", &self.source), ("ingress", &self.destination)] {
-            let decided = end.rule.as_ref().map(ToString::to_string).or_else(|| end.circumstance.clone());
+            let decided = end
+                .rule
+                .as_ref()
+                .map(ToString::to_string)
+                .or_else(|| end.circumstance.clone());
             if let (Some(_), Some(decided)) = (&end.verdict, decided) {
                 write!(f, "; {direction}: {decided}")?;
             }
@@ -298,9 +324,15 @@ mod tests {
     fn a_drop_names_pods_rules_and_reason() {
         let record = FlowRecord::of(&drop_event(), &Book);
         let line = record.to_string();
-        assert!(line.starts_with("DROPPED shop/cart:40000 → 10.0.0.2:80 TCP IPv4 (no rule allows it)"), "{line}");
+        assert!(
+            line.starts_with("DROPPED shop/cart:40000 → 10.0.0.2:80 TCP IPv4 (no rule allows it)"),
+            "{line}"
+        );
         assert!(line.contains("egress: NetworkPolicy shop/front"), "{line}");
-        assert!(line.ends_with("ingress: selected, and no rule allows it"), "{line}");
+        assert!(
+            line.ends_with("ingress: selected, and no rule allows it"),
+            "{line}"
+        );
     }
 
     #[test]
@@ -313,6 +345,9 @@ mod tests {
     #[test]
     fn ipv6_stays_itself_and_mapped_addresses_become_ipv4() {
         assert_eq!(ip(&Address::v4([192, 0, 2, 1])).to_string(), "192.0.2.1");
-        assert_eq!(ip(&Address(Ipv6Addr::LOCALHOST.octets())).to_string(), "::1");
+        assert_eq!(
+            ip(&Address(Ipv6Addr::LOCALHOST.octets())).to_string(),
+            "::1"
+        );
     }
 }

@@ -14,7 +14,9 @@ use sluice_abi::{
 };
 use sluice_datapath::{load::Sizes, net::Mac, test_run::Input};
 use sluice_policy::{Engine, Index, MemTables, Settings, Store};
-use sluice_world::{Answer, Learned, Mode, NodeName, Query, Reason as SideReason, Side, SideVerdict, Target, World};
+use sluice_world::{
+    Answer, Learned, Mode, NodeName, Query, Reason as SideReason, Side, SideVerdict, Target, World,
+};
 
 use crate::{
     AgentError,
@@ -27,7 +29,6 @@ use crate::{
 const ENDPOINTS: usize = 1024;
 
 /// A world in the kernel.
-#[derive(Debug)]
 pub struct KernelEngine {
     engine: Engine,
     /// Always there but while this is dropped.
@@ -35,7 +36,6 @@ pub struct KernelEngine {
 }
 
 /// A datapath that no interface uses, with the reader of its events.
-#[derive(Debug)]
 struct Loaded {
     node: Node,
     reader: FlowReader,
@@ -51,7 +51,10 @@ impl KernelEngine {
     /// # Errors
     /// The kernel or the rights do not suffice, or the world is too large for the maps.
     pub fn new(world: &World, learned: &Learned, mode: Mode) -> Result<Self, AgentError> {
-        let mut index = Index::new(Settings { mode, store: Store::default() });
+        let mut index = Index::new(Settings {
+            mode,
+            store: Store::default(),
+        });
         for item in world.items() {
             index.apply(item);
         }
@@ -60,7 +63,13 @@ impl KernelEngine {
         let delta = engine.commit();
         let mut loaded = Loaded::for_endpoints(world.pods.len())?;
         loaded.node.start_anew();
-        for (number, pod) in (2_u32..).zip(world.pods.values().filter(|pod| !pod.external && !pod.host_network)) {
+        loaded.node.end_unknown_endpoints()?;
+        for (number, pod) in (2_u32..).zip(
+            world
+                .pods
+                .values()
+                .filter(|pod| !pod.external && !pod.host_network),
+        ) {
             let interface = Interface {
                 // Never attached to: any number tells endpoints apart.
                 index: number,
@@ -71,10 +80,11 @@ impl KernelEngine {
             loaded.node.know_interface(&pod.id, interface)?;
         }
         loaded.node.apply(&delta)?;
-        // Endpoints of the world before have no pod here.
-        loaded.node.take_over()?;
         loaded.node.settle()?;
-        Ok(Self { engine, loaded: Some(Mutex::new(loaded)) })
+        Ok(Self {
+            engine,
+            loaded: Some(Mutex::new(loaded)),
+        })
     }
 
     /// Judges a query.
@@ -84,10 +94,16 @@ impl KernelEngine {
     pub fn answer(&self, query: &Query) -> Result<Answer, AgentError> {
         let egress = self.side(query, &query.from, true)?;
         let ingress = self.side(query, &query.to, false)?;
-        let denied = [&egress, &ingress].iter().any(|side| side.verdict == SideVerdict::Denied);
+        let denied = [&egress, &ingress]
+            .iter()
+            .any(|side| side.verdict == SideVerdict::Denied);
         Ok(Answer {
             id: query.id.clone(),
-            verdict: if denied { SideVerdict::Denied } else { SideVerdict::Allowed },
+            verdict: if denied {
+                SideVerdict::Denied
+            } else {
+                SideVerdict::Allowed
+            },
             egress,
             ingress,
         })
@@ -96,19 +112,34 @@ impl KernelEngine {
     /// One end's word, from the sight of its own node.
     fn side(&self, query: &Query, subject: &Target, opener: bool) -> Result<Side, AgentError> {
         let node = match subject {
-            Target::Pod(pod) => self.engine.tables().endpoint(pod).map_or(0, |endpoint| endpoint.node),
+            Target::Pod(pod) => self
+                .engine
+                .tables()
+                .endpoint(pod)
+                .map_or(0, |endpoint| endpoint.node),
             _ => 0,
         };
         let event = self.run(query, node)?;
-        let end = if opener { &event.source } else { &event.destination };
+        let end = if opener {
+            &event.source
+        } else {
+            &event.destination
+        };
         if end.verdict != EventEnd::NOT_JUDGED {
             return Ok(self.engine.decode(&judgement(end), query));
         }
         if matches!(subject, Target::Pod(_)) {
             let reason = Reason::from_raw(event.reason).map_or("unknown reason", Reason::label);
-            return Err(AgentError::NoEvent { id: query.id.clone(), reason: reason.to_owned() });
+            return Err(AgentError::NoEvent {
+                id: query.id.clone(),
+                reason: reason.to_owned(),
+            });
         }
-        Ok(Side { verdict: SideVerdict::NotEnforced, reason: SideReason::DefaultAllow, rule: None })
+        Ok(Side {
+            verdict: SideVerdict::NotEnforced,
+            reason: SideReason::DefaultAllow,
+            rule: None,
+        })
     }
 
     fn run(&self, query: &Query, node: u32) -> Result<Event, AgentError> {
@@ -119,12 +150,26 @@ impl KernelEngine {
             protocol: query.protocol,
             port: query.port,
         };
-        let frame = packet::frame(&wanted).ok_or_else(|| AgentError::MixedFamilies(query.id.clone()))?;
-        let nothing = |reason: &str| AgentError::NoEvent { id: query.id.clone(), reason: reason.to_owned() };
-        let loaded = self.loaded.as_ref().ok_or_else(|| nothing("the datapath is gone"))?;
+        let frame =
+            packet::frame(&wanted).ok_or_else(|| AgentError::MixedFamilies(query.id.clone()))?;
+        let nothing = |reason: &str| AgentError::NoEvent {
+            id: query.id.clone(),
+            reason: reason.to_owned(),
+        };
+        let loaded = self
+            .loaded
+            .as_ref()
+            .ok_or_else(|| nothing("the datapath is gone"))?;
         let mut loaded = loaded.lock().unwrap_or_else(PoisonError::into_inner);
         while loaded.reader.next_event().is_some() {}
-        loaded.node.datapath().test_run(Hook::Trace, &frame, &Input { mark: node, ..Input::default() })?;
+        loaded.node.datapath().test_run(
+            Hook::Trace,
+            &frame,
+            &Input {
+                mark: node,
+                ..Input::default()
+            },
+        )?;
         while let Some(event) = loaded.reader.next_event() {
             if EventKind::from_raw(event.kind) == Some(EventKind::Trace) {
                 return Ok(event);
@@ -136,8 +181,13 @@ impl KernelEngine {
 
 impl Drop for KernelEngine {
     fn drop(&mut self) {
-        let loaded = self.loaded.take().map(|mutex| mutex.into_inner().unwrap_or_else(PoisonError::into_inner));
-        IDLE.lock().unwrap_or_else(PoisonError::into_inner).extend(loaded);
+        let loaded = self
+            .loaded
+            .take()
+            .map(|mutex| mutex.into_inner().unwrap_or_else(PoisonError::into_inner));
+        IDLE.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(loaded);
     }
 }
 
@@ -158,7 +208,10 @@ impl Loaded {
             tables: 1 << 15,
             ..Sizes::default()
         };
-        let gateways = (Ipv4Addr::new(169, 254, 1, 1).into(), Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1).into());
+        let gateways = (
+            Ipv4Addr::new(169, 254, 1, 1).into(),
+            Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1).into(),
+        );
         // Every query says from which node it is seen, so that this name, which none has, is never meant.
         let name = NodeName(String::new());
         let mut config = config(gateways.0, gateways.1, &sizes);
@@ -166,7 +219,11 @@ impl Loaded {
         let node = Node::open(name, None, &sizes, config)?;
         node.make_ready()?;
         let reader = node.flows()?;
-        Ok(Self { node, reader, endpoints })
+        Ok(Self {
+            node,
+            reader,
+            endpoints,
+        })
     }
 }
 

@@ -7,13 +7,12 @@
 //! ```
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
     sync::{Arc, RwLock},
 };
 
 use sluice_abi::{
-    Range,
     config::Config,
     endpoint::Endpoint,
     ipcache::{Address, AddressInfo, PrefixKey},
@@ -71,6 +70,8 @@ pub struct Node {
     interfaces: BTreeMap<PodRef, Interface>,
     /// A change of the tables failed: the next one compares all of them.
     out_of_step: bool,
+    /// See [`Node::operations`].
+    operations: u64,
     book: Arc<RwLock<Book>>,
 }
 
@@ -82,15 +83,31 @@ impl Node {
     ///
     /// # Errors
     /// The kernel or the rights do not suffice, or another process has the instance.
-    pub fn open(name: NodeName, instance: Option<&str>, sizes: &Sizes, config: Config) -> Result<Self, AgentError> {
+    pub fn open(
+        name: NodeName,
+        instance: Option<&str>,
+        sizes: &Sizes,
+        config: Config,
+    ) -> Result<Self, AgentError> {
         let instance: Option<Instance> = instance.map(str::parse).transpose()?;
         let datapath = Datapath::open(instance.as_ref(), sizes)?;
         let writer = datapath.writer()?;
         let mut tables = Tables::default();
-        let dump = writer.store().dump().map_err(sluice_datapath::writer::WriteError::from)?;
-        let attributions = dump.attributions.iter().map(|(key, _)| key.attribution).collect();
+        let dump = writer
+            .store()
+            .dump()
+            .map_err(sluice_datapath::writer::WriteError::from)?;
+        let attributions = dump
+            .attributions
+            .iter()
+            .map(|(key, _)| key.attribution)
+            .collect();
         let programs = dump.programs.iter().map(|(id, _)| *id).collect();
-        tables.reserve(dump.revisions.iter().map(|(id, _)| *id).collect(), programs, attributions);
+        tables.reserve(
+            dump.revisions.iter().map(|(id, _)| *id).collect(),
+            programs,
+            attributions,
+        );
         let mut node = Self {
             name,
             config,
@@ -107,6 +124,7 @@ impl Node {
             subjects: BTreeMap::new(),
             interfaces: BTreeMap::new(),
             out_of_step: false,
+            operations: 0,
             book: Arc::default(),
         };
         node.start_anew();
@@ -159,9 +177,10 @@ impl Node {
     pub fn settle(&mut self) -> Result<(), AgentError> {
         let going = std::mem::take(&mut self.going);
         if going != Change::default() {
-            self.writer.apply(&going)?;
+            self.operations += self.writer.apply(&going)?.operations;
         }
         let freed = self.writer.settle()?;
+        self.operations += freed.operations;
         self.tables.free(&freed);
         Ok(())
     }
@@ -170,7 +189,12 @@ impl Node {
     ///
     /// # Errors
     /// There is no such interface, or all endpoint slots are taken.
-    pub fn add_interface(&mut self, pod: &PodRef, interface: Interface, namespace: &NetNs) -> Result<(), AgentError> {
+    pub fn add_interface(
+        &mut self,
+        pod: &PodRef,
+        interface: Interface,
+        namespace: &NetNs,
+    ) -> Result<(), AgentError> {
         self.datapath.attach_endpoint(namespace, interface.index)?;
         self.know_interface(pod, interface)
     }
@@ -204,18 +228,30 @@ impl Node {
         Ok(())
     }
 
-    /// Ends endpoints that an earlier process knew and this one does not, and runs this process's programs at all others. Call it when
-    /// all interfaces are known and the first delta is in force.
+    /// Ends endpoints that an earlier process or world had and that are no interface's now. Call it when all interfaces are known and
+    /// before the first delta: addresses may have moved between them.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn end_unknown_endpoints(&mut self) -> Result<(), AgentError> {
+        let known: BTreeSet<u32> = self
+            .interfaces
+            .values()
+            .map(|interface| interface.index)
+            .collect();
+        let all = self.endpoints.iter().map(|(_, record)| record.ifindex);
+        let unknown: Vec<u32> = all.filter(|index| !known.contains(index)).collect();
+        for index in unknown {
+            self.endpoints.remove(index)?;
+        }
+        Ok(())
+    }
+
+    /// Runs this process's programs at the links that an earlier one left. Call it when the first delta is in force.
     ///
     /// # Errors
     /// The kernel refuses.
     pub fn take_over(&mut self) -> Result<Vec<Attachment>, AgentError> {
-        let known: Vec<u32> = self.interfaces.values().map(|interface| interface.index).collect();
-        let foreign: Vec<u32> =
-            self.endpoints.iter().map(|(_, record)| record.ifindex).filter(|index| !known.contains(index)).collect();
-        for index in foreign {
-            self.endpoints.remove(index)?;
-        }
         let attached = self.datapath.take_over()?;
         self.datapath.remove_old_layouts()?;
         Ok(attached)
@@ -231,7 +267,10 @@ impl Node {
     /// # Errors
     /// The kernel refuses.
     pub fn flows(&self) -> Result<FlowReader, AgentError> {
-        Ok(FlowReader::new(self.datapath.events()?, Arc::clone(&self.book)))
+        Ok(FlowReader::new(
+            self.datapath.events()?,
+            Arc::clone(&self.book),
+        ))
     }
 
     /// The compiler's word on a pod.
@@ -240,10 +279,24 @@ impl Node {
         self.subjects.get(pod)
     }
 
+    /// Elements of policy tables and the address table written or removed until now.
+    #[must_use]
+    pub const fn operations(&self) -> u64 {
+        self.operations
+    }
+
     /// How much of the tables is in use.
     #[must_use]
     pub fn usage(&self) -> Usage {
         self.writer.usage()
+    }
+
+    /// Removes connections that are over, so that their memory comes back. Call it every few seconds.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn collect_connections(&self) -> Result<usize, AgentError> {
+        Ok(self.datapath.connections()?.collect()?.live)
     }
 
     /// The datapath, for counters and test runs.
@@ -267,19 +320,14 @@ impl Node {
             self.writer.apply(come)
         };
         self.out_of_step = written.is_err();
-        written?;
+        self.operations += written?.operations;
         Ok(())
     }
 
     fn raise_watermarks(&self, delta: &Delta) {
         for (range, identity) in &delta.watermarks {
             let local = identity.0 & LOCAL_BITS;
-            // A new compiler may count from lower; until its first delta is in force the old numbers are in use.
-            if self.stale.is_some() && *range != Range::Reserved {
-                self.settings.reset_watermark(*range, local.max(u32::try_from(self.settings.watermark(*range)).unwrap_or(0)));
-            } else {
-                self.settings.raise_watermark(*range, local);
-            }
+            self.settings.raise_watermark(*range, local);
         }
     }
 
@@ -310,11 +358,12 @@ impl Node {
                 }
             }
         }
-        if self.stale.is_some() {
-            self.addresses.sync(&self.held_addresses, &self.held_prefixes)?;
+        self.operations += if self.stale.is_some() {
+            self.addresses
+                .sync(&self.held_addresses, &self.held_prefixes)?
         } else {
-            self.addresses.apply(&change)?;
-        }
+            self.addresses.apply(&change)?
+        };
         Ok(())
     }
 
@@ -343,22 +392,51 @@ impl Node {
                 }
             }
         }
+        self.refresh_endpoints(delta)?;
         if let Some(stale) = self.stale.take() {
             // Tables of before go last: until now endpoints may have used them.
             self.going.release_tables.extend(stale.release_tables);
             self.going.release_programs.extend(stale.release_programs);
-            self.going.release_attributions.extend(stale.release_attributions);
+            self.going
+                .release_attributions
+                .extend(stale.release_attributions);
         }
         Ok(())
     }
 
+    /// Writes the endpoints of whom only an address changed its identity: policies by address block tell a pod's two addresses apart.
+    fn refresh_endpoints(&mut self, delta: &Delta) -> Result<(), AgentError> {
+        let changed: HashSet<Address> = delta
+            .addresses
+            .iter()
+            .map(|(address, _)| *address)
+            .collect();
+        let named: HashSet<&PodRef> = delta.endpoints.iter().map(|(pod, _)| pod).collect();
+        let touched: Vec<PodRef> = self
+            .interfaces
+            .iter()
+            .filter(|(pod, _)| !named.contains(pod))
+            .filter(|(_, interface)| {
+                interface
+                    .addresses
+                    .iter()
+                    .any(|address| changed.contains(&Address::from(*address)))
+            })
+            .map(|(pod, _)| pod.clone())
+            .collect();
+        touched.iter().try_for_each(|pod| self.put_endpoint(pod))
+    }
+
     /// Writes a pod's endpoint if both its interface and its tables are known.
     fn put_endpoint(&mut self, pod: &PodRef) -> Result<(), AgentError> {
-        let (Some(subject), Some(interface)) = (self.subjects.get(pod), self.interfaces.get(pod)) else {
+        let (Some(subject), Some(interface)) = (self.subjects.get(pod), self.interfaces.get(pod))
+        else {
             return Ok(());
         };
-        let (Some(egress_table), Some(ingress_table)) = (self.tables.table(subject.egress), self.tables.table(subject.ingress))
-        else {
+        let (Some(egress_table), Some(ingress_table)) = (
+            self.tables.table(subject.egress),
+            self.tables.table(subject.ingress),
+        ) else {
             return Ok(());
         };
         let mut record = Endpoint {
@@ -370,10 +448,22 @@ impl Node {
             host_mac: interface.host_mac.0,
             ..Endpoint::default()
         };
-        for address in &interface.addresses {
-            match address {
-                IpAddr::V4(_) => (record.ipv4, record.flags) = (Address::from(*address), record.flags | Endpoint::IPV4),
-                IpAddr::V6(_) => (record.ipv6, record.flags) = (Address::from(*address), record.flags | Endpoint::IPV6),
+        for address in interface
+            .addresses
+            .iter()
+            .map(|address| Address::from(*address))
+        {
+            // Policies by address block may tell a pod's two addresses apart.
+            let identity = self
+                .held_addresses
+                .get(&address)
+                .map_or(subject.identity, |info| info.identity);
+            if address.is_v4() {
+                (record.ipv4, record.identity) = (address, identity);
+                record.flags |= Endpoint::IPV4;
+            } else {
+                (record.ipv6, record.identity_ipv6) = (address, identity);
+                record.flags |= Endpoint::IPV6;
             }
         }
         self.endpoints.put(&record)?;
@@ -386,7 +476,12 @@ impl Node {
 
     fn with_book(&self, change: impl FnOnce(&mut Book)) {
         // A reader that panicked has changed nothing.
-        change(&mut self.book.write().unwrap_or_else(std::sync::PoisonError::into_inner));
+        change(
+            &mut self
+                .book
+                .write()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+        );
     }
 }
 
@@ -396,7 +491,10 @@ impl Node {
 /// A process still has it, or a pin can't be removed.
 pub fn remove_instance(name: &str) -> Result<bool, AgentError> {
     let instance: Instance = name.parse()?;
-    let listing = |source| AgentError::Io { action: "listing the instances of the datapath", source };
+    let listing = |source| AgentError::Io {
+        action: "listing the instances of the datapath",
+        source,
+    };
     let there = Instance::list().map_err(listing)?.contains(&instance);
     if there {
         load::remove(&instance)?;
@@ -420,5 +518,5 @@ pub fn config(gateway_ipv4: IpAddr, gateway_ipv6: IpAddr, sizes: &Sizes) -> Conf
 /// Whether an error says that another process has the instance.
 #[must_use]
 pub const fn is_busy(error: &AgentError) -> bool {
-    matches!(error, AgentError::Load(LoadError::Busy { .. }))
+    matches!(error, AgentError::Load(LoadError::InUse(_)))
 }

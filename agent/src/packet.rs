@@ -32,11 +32,21 @@ pub fn frame(wanted: &Wanted) -> Option<Vec<u8>> {
     match (wanted.source, wanted.destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             frame.extend(ETHER_IPV4);
-            frame.extend(ipv4_header(wanted.protocol, payload.len(), source, destination));
+            frame.extend(ipv4_header(
+                wanted.protocol,
+                payload.len(),
+                source,
+                destination,
+            ));
         }
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
             frame.extend(ETHER_IPV6);
-            frame.extend(ipv6_header(wanted.protocol, payload.len(), source, destination));
+            frame.extend(ipv6_header(
+                wanted.protocol,
+                payload.len(),
+                source,
+                destination,
+            ));
         }
         _ => return None,
     }
@@ -47,7 +57,28 @@ pub fn frame(wanted: &Wanted) -> Option<Vec<u8>> {
 /// RFC 791, without options.
 fn ipv4_header(protocol: u8, payload: usize, source: Ipv4Addr, destination: Ipv4Addr) -> [u8; 20] {
     let [length_high, length_low] = length(20 + payload);
-    let mut header = [0x45, 0, length_high, length_low, 0, 1, 0x40, 0, 64, protocol, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let mut header = [
+        0x45,
+        0,
+        length_high,
+        length_low,
+        0,
+        1,
+        0x40,
+        0,
+        64,
+        protocol,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+    ];
     header[12..16].copy_from_slice(&source.octets());
     header[16..].copy_from_slice(&destination.octets());
     let sum = checksum(&[&header]);
@@ -72,11 +103,26 @@ fn payload(wanted: &Wanted) -> Vec<u8> {
     let ports = [source_high, source_low, port_high, port_low];
     match wanted.protocol {
         // RFC 9293: sequence 1, data offset 5, SYN, window 65535.
-        6 => checked(wanted, &[&ports[..], &[0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x02, 0xff, 0xff, 0, 0, 0, 0]].concat(), 16),
+        6 => checked(
+            wanted,
+            &[
+                &ports[..],
+                &[0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x02, 0xff, 0xff, 0, 0, 0, 0],
+            ]
+            .concat(),
+            16,
+        ),
         // RFC 768: header and four bytes.
         17 => checked(wanted, &[&ports[..], &[0, 12, 0, 0], b"ping"].concat(), 6),
         // RFC 9260: INIT chunk of 20 bytes, verification tag 0. The programs don't read SCTP's checksum (CRC32c).
-        132 => [&ports[..], &[0, 0, 0, 0, 0, 0, 0, 0], &[1, 0, 0, 20, 0, 0, 0, 1, 0, 0, 0xff, 0xff, 0, 1, 0, 1, 0, 0, 0, 1]].concat(),
+        132 => [
+            &ports[..],
+            &[0, 0, 0, 0, 0, 0, 0, 0],
+            &[
+                1, 0, 0, 20, 0, 0, 0, 1, 0, 0, 0xff, 0xff, 0, 1, 0, 1, 0, 0, 0, 1,
+            ],
+        ]
+        .concat(),
         1 | 58 => icmp(wanted),
         _ => vec![0; 16],
     }
@@ -103,8 +149,12 @@ fn checked(wanted: &Wanted, message: &[u8], at: usize) -> Vec<u8> {
     let [high, low] = length(message.len());
     let tail = [0, wanted.protocol, high, low];
     let sum = match (wanted.source, wanted.destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => checksum(&[&source.octets(), &destination.octets(), &tail, message]),
-        (IpAddr::V6(source), IpAddr::V6(destination)) => checksum(&[&source.octets(), &destination.octets(), &tail, message]),
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            checksum(&[&source.octets(), &destination.octets(), &tail, message])
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            checksum(&[&source.octets(), &destination.octets(), &tail, message])
+        }
         _ => [0, 0],
     };
     let mut message = message.to_vec();
@@ -115,7 +165,9 @@ fn checked(wanted: &Wanted, message: &[u8], at: usize) -> Vec<u8> {
 /// RFC 1071 over parts of even length, but for the last.
 fn checksum(parts: &[&[u8]]) -> [u8; 2] {
     let words = parts.iter().flat_map(|part| part.chunks(2));
-    let mut sum: u32 = words.map(|word| u32::from(word[0]) << 8 | u32::from(word.get(1).copied().unwrap_or(0))).sum();
+    let mut sum: u32 = words
+        .map(|word| u32::from(word[0]) << 8 | u32::from(word.get(1).copied().unwrap_or(0)))
+        .sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
@@ -138,7 +190,13 @@ mod tests {
         } else {
             ("10.0.0.1".parse().unwrap(), "192.0.2.2".parse().unwrap())
         };
-        Wanted { macs: ([2; 6], [4; 6]), source, destination, protocol, port }
+        Wanted {
+            macs: ([2; 6], [4; 6]),
+            source,
+            destination,
+            protocol,
+            port,
+        }
     }
 
     /// A receiver's check: the sum over everything, checksum included, is all ones.
@@ -154,7 +212,11 @@ mod tests {
                 }
                 let addresses = if v6 { &ip[8..40] } else { &ip[12..20] };
                 let tail = [0, protocol, 0, u8::try_from(message.len()).unwrap()];
-                let parts: &[&[u8]] = if protocol == 1 { &[message] } else { &[addresses, &tail, message] };
+                let parts: &[&[u8]] = if protocol == 1 {
+                    &[message]
+                } else {
+                    &[addresses, &tail, message]
+                };
                 assert_eq!(checksum(parts), [0, 0], "v6 {v6} protocol {protocol}");
             }
         }
@@ -164,15 +226,24 @@ mod tests {
     fn lengths_are_those_of_the_packet() {
         for protocol in [1, 6, 17, 47, 132] {
             let v4 = frame(&wanted(false, protocol, 80)).unwrap();
-            assert_eq!(usize::from(u16::from_be_bytes([v4[16], v4[17]])), v4.len() - 14);
+            assert_eq!(
+                usize::from(u16::from_be_bytes([v4[16], v4[17]])),
+                v4.len() - 14
+            );
             let v6 = frame(&wanted(true, protocol, 80)).unwrap();
-            assert_eq!(usize::from(u16::from_be_bytes([v6[18], v6[19]])), v6.len() - 54);
+            assert_eq!(
+                usize::from(u16::from_be_bytes([v6[18], v6[19]])),
+                v6.len() - 54
+            );
         }
     }
 
     #[test]
     fn families_do_not_mix() {
-        let mixed = Wanted { destination: "::1".parse().unwrap(), ..wanted(false, 6, 80) };
+        let mixed = Wanted {
+            destination: "::1".parse().unwrap(),
+            ..wanted(false, 6, 80)
+        };
         assert_eq!(frame(&mixed), None);
     }
 }

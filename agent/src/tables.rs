@@ -8,7 +8,9 @@ use sluice_abi::{
     policy::PeerCell,
     program::{Cell, Program, RangeKey},
 };
-use sluice_datapath::writer::{AttributionImage, Change, Freed, ProgramImage, Snapshot, TableState, TableUpdate};
+use sluice_datapath::writer::{
+    AttributionImage, Change, Freed, ProgramImage, Snapshot, TableState, TableUpdate,
+};
 use sluice_policy::{Delta, TableDelta};
 
 use crate::ids::Ids;
@@ -63,10 +65,17 @@ impl Tables {
         let come = Change {
             programs: self.new_programs(delta),
             attributions: self.new_attributions(delta),
-            tables: delta.tables.iter().map(|table| self.update(table)).collect(),
+            tables: delta
+                .tables
+                .iter()
+                .map(|table| self.update(table))
+                .collect(),
             ..Change::default()
         };
-        Staged { come, go: self.going(delta) }
+        Staged {
+            come,
+            go: self.going(delta),
+        }
     }
 
     /// A change that takes out all that is in force: for a new world, or after an earlier process, once the new is there.
@@ -92,7 +101,11 @@ impl Tables {
         let table = |(id, table): (&u32, &WantedTable)| TableState {
             table: *id,
             defaults: table.defaults,
-            peers: table.peers.iter().map(|(identity, cell)| (*identity, *cell)).collect(),
+            peers: table
+                .peers
+                .iter()
+                .map(|(identity, cell)| (*identity, *cell))
+                .collect(),
         };
         Snapshot {
             programs: self.wanted.programs.values().cloned().collect(),
@@ -112,38 +125,62 @@ impl Tables {
             for (key, _) in &mut ranges {
                 key.program = kernel;
             }
-            ProgramImage { id: kernel, inline: *inline, ranges }
+            ProgramImage {
+                id: kernel,
+                inline: *inline,
+                ranges,
+            }
         };
         let images: Vec<ProgramImage> = delta.programs.iter().map(image).collect();
-        self.wanted.programs.extend(images.iter().map(|image| (image.id, image.clone())));
+        self.wanted
+            .programs
+            .extend(images.iter().map(|image| (image.id, image.clone())));
         images
     }
 
     fn new_attributions(&mut self, delta: &Delta) -> Vec<AttributionImage> {
         let mut rules: HashMap<u32, Vec<(u32, Cookie)>> = HashMap::new();
         for (key, cookie) in &delta.attributions {
-            rules.entry(key.attribution).or_default().push((key.slot, *cookie));
+            rules
+                .entry(key.attribution)
+                .or_default()
+                .push((key.slot, *cookie));
         }
         let images: Vec<AttributionImage> = rules
             .into_iter()
-            .map(|(id, rules)| AttributionImage { id: self.attributions.acquire(id), rules })
+            .map(|(id, rules)| AttributionImage {
+                id: self.attributions.acquire(id),
+                rules,
+            })
             .collect();
-        self.wanted.attributions.extend(images.iter().map(|image| (image.id, image.clone())));
+        self.wanted
+            .attributions
+            .extend(images.iter().map(|image| (image.id, image.clone())));
         images
     }
 
     fn update(&mut self, delta: &TableDelta) -> TableUpdate {
         let id = self.tables.acquire(delta.id);
-        let set: Vec<(Identity, PeerCell)> =
-            delta.set.iter().map(|(identity, cell)| (*identity, self.cell(*cell))).collect();
-        let defaults = delta.defaults.map(|cells| cells.map(|cell| self.cell(cell)));
+        let set: Vec<(Identity, PeerCell)> = delta
+            .set
+            .iter()
+            .map(|(identity, cell)| (*identity, self.cell(*cell)))
+            .collect();
+        let defaults = delta
+            .defaults
+            .map(|cells| cells.map(|cell| self.cell(cell)));
         let wanted = self.wanted.tables.entry(id).or_default();
         wanted.defaults = defaults.unwrap_or(wanted.defaults);
         wanted.peers.extend(set.iter().copied());
         for identity in &delta.removed {
             wanted.peers.remove(identity);
         }
-        TableUpdate { table: id, defaults: wanted.defaults, set, remove: delta.removed.clone() }
+        TableUpdate {
+            table: id,
+            defaults: wanted.defaults,
+            set,
+            remove: delta.removed.clone(),
+        }
     }
 
     fn cell(&self, cell: PeerCell) -> PeerCell {
@@ -162,7 +199,11 @@ impl Tables {
                 retired.entry(table).or_default().push(key.identity);
             }
         }
-        let release_tables: Vec<u32> = delta.dropped_tables.iter().filter_map(|id| self.tables.drop(*id)).collect();
+        let release_tables: Vec<u32> = delta
+            .dropped_tables
+            .iter()
+            .filter_map(|id| self.tables.drop(*id))
+            .collect();
         for table in &release_tables {
             self.wanted.tables.remove(table);
             retired.remove(table);
@@ -172,19 +213,41 @@ impl Tables {
             for identity in &remove {
                 wanted.peers.remove(identity);
             }
-            TableUpdate { table: id, defaults: wanted.defaults, set: Vec::new(), remove }
+            TableUpdate {
+                table: id,
+                defaults: wanted.defaults,
+                set: Vec::new(),
+                remove,
+            }
         };
         let tables = retired.into_iter().map(update).collect();
-        let release_programs: Vec<u32> = delta.dropped_programs.iter().filter_map(|id| self.programs.drop(*id)).collect();
-        let gone: BTreeSet<u32> = delta.dropped_attributions.iter().map(|key| key.attribution).collect();
-        let release_attributions: Vec<u32> = gone.into_iter().filter_map(|id| self.attributions.drop(id)).collect();
+        let release_programs: Vec<u32> = delta
+            .dropped_programs
+            .iter()
+            .filter_map(|id| self.programs.drop(*id))
+            .collect();
+        let gone: BTreeSet<u32> = delta
+            .dropped_attributions
+            .iter()
+            .map(|key| key.attribution)
+            .collect();
+        let release_attributions: Vec<u32> = gone
+            .into_iter()
+            .filter_map(|id| self.attributions.drop(id))
+            .collect();
         for id in &release_programs {
             self.wanted.programs.remove(id);
         }
         for id in &release_attributions {
             self.wanted.attributions.remove(id);
         }
-        Change { tables, release_tables, release_programs, release_attributions, ..Change::default() }
+        Change {
+            tables,
+            release_tables,
+            release_programs,
+            release_attributions,
+            ..Change::default()
+        }
     }
 }
 
@@ -195,14 +258,23 @@ mod tests {
     use super::*;
 
     fn cell(program: u32, attribution: u32) -> PeerCell {
-        PeerCell { program, attribution }
+        PeerCell {
+            program,
+            attribution,
+        }
     }
 
     fn first() -> Delta {
         Delta {
             programs: vec![(1, Program::default())],
             ranges: vec![(RangeKey::point(1, 6, 80), Cell::default())],
-            attributions: vec![(AttributionKey { attribution: 1, slot: 2 }, Cookie(1024))],
+            attributions: vec![(
+                AttributionKey {
+                    attribution: 1,
+                    slot: 2,
+                },
+                Cookie(1024),
+            )],
             tables: vec![TableDelta {
                 id: 1,
                 new: true,
@@ -219,8 +291,17 @@ mod tests {
         let mut tables = Tables::default();
         tables.reserve(vec![1], vec![1, 2], vec![1, 2, 3]);
         let come = tables.stage(&first()).come;
-        assert_eq!((come.programs[0].id, come.programs[0].ranges[0].0.program), (3, 3));
-        assert_eq!(come.attributions, [AttributionImage { id: 4, rules: vec![(2, Cookie(1024))] }]);
+        assert_eq!(
+            (come.programs[0].id, come.programs[0].ranges[0].0.program),
+            (3, 3)
+        );
+        assert_eq!(
+            come.attributions,
+            [AttributionImage {
+                id: 4,
+                rules: vec![(2, Cookie(1024))]
+            }]
+        );
         assert_eq!(come.tables[0].table, 2);
         assert_eq!(come.tables[0].set, [(Identity(300), cell(3, 4))]);
         assert_eq!(come.tables[0].defaults, [cell(3, 0); Scope::COUNT]);
@@ -232,7 +313,11 @@ mod tests {
         let mut tables = Tables::default();
         tables.stage(&first());
         let second = Delta {
-            tables: vec![TableDelta { id: 1, removed: vec![Identity(300)], ..TableDelta::default() }],
+            tables: vec![TableDelta {
+                id: 1,
+                removed: vec![Identity(300)],
+                ..TableDelta::default()
+            }],
             ..Delta::default()
         };
         let update = &tables.stage(&second).come.tables[0];
@@ -246,15 +331,31 @@ mod tests {
         let mut tables = Tables::default();
         tables.stage(&first());
         let last = Delta {
-            retired_peers: vec![PeerKey { table: 1, identity: Identity(300) }],
+            retired_peers: vec![PeerKey {
+                table: 1,
+                identity: Identity(300),
+            }],
             dropped_tables: vec![1],
             dropped_programs: vec![1],
-            dropped_attributions: vec![AttributionKey { attribution: 1, slot: 2 }],
+            dropped_attributions: vec![AttributionKey {
+                attribution: 1,
+                slot: 2,
+            }],
             ..Delta::default()
         };
         let go = tables.stage(&last).go;
-        assert_eq!((go.release_tables, go.release_programs, go.release_attributions), (vec![1], vec![1], vec![1]));
-        assert!(go.tables.is_empty(), "a table that goes needs no change before");
+        assert_eq!(
+            (
+                go.release_tables,
+                go.release_programs,
+                go.release_attributions
+            ),
+            (vec![1], vec![1], vec![1])
+        );
+        assert!(
+            go.tables.is_empty(),
+            "a table that goes needs no change before"
+        );
         assert_eq!(tables.snapshot(), Snapshot::default());
     }
 

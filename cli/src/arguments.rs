@@ -19,6 +19,9 @@ pub(crate) enum Command {
     /// Check policies, and ask what they allow.
     #[command(subcommand, arg_required_else_help = true, after_help = POLICY_EXAMPLES)]
     Policy(PolicyCommand),
+    /// Pods of ordinary manifests on this machine's kernel, with their policies enforced.
+    #[command(subcommand, arg_required_else_help = true)]
+    Lab(crate::lab::LabCommand),
     /// List the identities that policies tell pods apart by.
     #[command(after_help = IDENTITIES_EXAMPLES)]
     Identities(IdentitiesArguments),
@@ -60,8 +63,12 @@ pub(crate) struct ManifestArguments {
 pub(crate) struct JudgeArguments {
     #[command(flatten)]
     pub(crate) manifests: ManifestArguments,
-    /// Addresses that DNS names were learned to have: a JSON file {"www.example.com": ["93.184.216.34"]}.
-    #[arg(long, value_name = "FILE")]
+    /// Addresses that DNS names were learned to have, as a file of JSON.
+    #[arg(
+        long,
+        value_name = "FILE",
+        help = "Addresses that DNS names were learned to have: a JSON file {\"www.example.com\": [\"93.184.216.34\"]}"
+    )]
     pub(crate) learned: Option<PathBuf>,
     /// When policy is enforced.
     #[arg(long, value_enum, default_value_t, value_name = "MODE")]
@@ -105,8 +112,12 @@ pub(crate) struct ExplainArguments {
     /// The destination, written like the source.
     #[arg(long, value_name = "END")]
     pub(crate) to: String,
-    /// TCP, UDP, SCTP, ICMP, ICMPv6, VRRP, IGMP, GRE, IPIP, IPV6, ESP or AH.
-    #[arg(long, default_value = "TCP")]
+    /// The protocol's name, in any case.
+    #[arg(
+        long,
+        default_value = "TCP",
+        help = "TCP, UDP, SCTP, ICMP, ICMPv6, VRRP, IGMP, GRE, IPIP, IPV6, ESP or AH"
+    )]
     pub(crate) protocol: String,
     /// The destination port.
     #[arg(long, conflicts_with = "icmp_type")]
@@ -191,6 +202,8 @@ pub(crate) enum EngineKind {
     Compiled,
     /// The evaluator that reads the rules one by one: slow and obvious.
     Reference,
+    /// The programs and maps in this machine's kernel, one real packet for each query. Needs root.
+    Kernel,
 }
 
 /// Forms of output for lists.

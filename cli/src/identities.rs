@@ -40,8 +40,16 @@ pub(crate) fn run(arguments: &IdentitiesArguments) -> anyhow::Result<ExitCode> {
 fn rows(world: &World) -> Vec<Row> {
     let mut engine = Engine::new(world, &Learned::default(), Mode::Default);
     let mut endpoints = BTreeMap::<_, usize>::new();
-    for pod in world.pods.values().filter(|pod| !pod.host_network && !pod.external) {
-        let own: BTreeSet<_> = pod.addresses.iter().filter_map(|address| engine.identity(*address)).collect();
+    for pod in world
+        .pods
+        .values()
+        .filter(|pod| !pod.host_network && !pod.external)
+    {
+        let own: BTreeSet<_> = pod
+            .addresses
+            .iter()
+            .filter_map(|address| engine.identity(*address))
+            .collect();
         for identity in own {
             *endpoints.entry(identity).or_default() += 1;
         }
@@ -49,7 +57,10 @@ fn rows(world: &World) -> Vec<Row> {
     let identities = engine.index().identities();
     let rows = identities.into_iter().map(|(identity, labels)| Row {
         number: identity.0,
-        scope: identity.range().map_or_else(|| "unknown".into(), |range| format!("{range:?}").to_lowercase()),
+        scope: identity.range().map_or_else(
+            || "unknown".into(),
+            |range| format!("{range:?}").to_lowercase(),
+        ),
         labels,
         endpoints: endpoints.get(&identity).copied().unwrap_or(0),
     });

@@ -6,6 +6,7 @@
 mod arguments;
 mod engine;
 mod identities;
+mod lab;
 mod manifests;
 mod output;
 mod policy;
@@ -37,9 +38,15 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Policy(command) => policy::run(command),
+        Command::Lab(command) => lab::run(command),
         Command::Identities(arguments) => identities::run(&arguments),
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Sluice::command(), "sluice", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Sluice::command(),
+                "sluice",
+                &mut std::io::stdout(),
+            );
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -59,7 +59,10 @@ impl Manifests {
             }
             let files = files(path)?;
             if files.is_empty() {
-                bail!("{}: no manifest in this folder: files have to end in .yaml, .yml or .json", path.display());
+                bail!(
+                    "{}: no manifest in this folder: files have to end in .yaml, .yml or .json",
+                    path.display()
+                );
             }
             for file in files {
                 read.add(&file.display().to_string(), &text_of(&file)?);
@@ -70,7 +73,9 @@ impl Manifests {
 
     /// Errors alone.
     pub(crate) fn errors(&self) -> impl Iterator<Item = &Problem> {
-        self.problems.iter().filter(|problem| problem.severity == Severity::Error)
+        self.problems
+            .iter()
+            .filter(|problem| problem.severity == Severity::Error)
     }
 
     /// The world, if every object is valid. Warnings are printed.
@@ -99,13 +104,22 @@ impl Manifests {
             let (Some(object), Severity::Error) = (policy, problem.severity) else {
                 return true;
             };
-            let key = (object.kind.clone(), object.namespace.clone(), object.name.clone());
+            let key = (
+                object.kind.clone(),
+                object.namespace.clone(),
+                object.name.clone(),
+            );
             rejected.entry(key).or_default().push(problem.to_string());
             false
         });
         let rejected = rejected
             .into_iter()
-            .map(|((kind, namespace, name), errors)| Rejected { kind, namespace, name, error: errors.join("; ") })
+            .map(|((kind, namespace, name), errors)| Rejected {
+                kind,
+                namespace,
+                name,
+                error: errors.join("; "),
+            })
             .collect();
         Ok((self.world()?, rejected))
     }
@@ -118,7 +132,8 @@ impl Manifests {
         for problem in &self.problems {
             output::warning(&problem.to_string());
         }
-        sluice_world::build(self.objects.into_iter().collect::<Inputs>()).context("the manifests do not make a world")
+        sluice_world::build(self.objects.into_iter().collect::<Inputs>())
+            .context("the manifests do not make a world")
     }
 
     fn add(&mut self, name: &str, text: &str) {
@@ -147,30 +162,42 @@ pub(crate) fn learned(path: Option<&Path>) -> anyhow::Result<Learned> {
 pub(crate) fn text_of(path: &Path) -> anyhow::Result<String> {
     if path.as_os_str() == STANDARD_INPUT {
         let mut text = String::new();
-        io::stdin().read_to_string(&mut text).context("standard input can't be read as text")?;
+        io::stdin()
+            .read_to_string(&mut text)
+            .context("standard input can't be read as text")?;
         return Ok(text);
     }
     fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))
 }
 
 fn is_policy(object: &ObjectRef) -> bool {
-    PolicyKind::ALL.iter().any(|kind| kind.as_str() == object.kind)
+    PolicyKind::ALL
+        .iter()
+        .any(|kind| kind.as_str() == object.kind)
 }
 
 /// The file itself, or the manifests below a folder, in order of name.
 fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let metadata = fs::metadata(path).with_context(|| format!("{} can't be read", path.display()))?;
+    let metadata =
+        fs::metadata(path).with_context(|| format!("{} can't be read", path.display()))?;
     if !metadata.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
-    let entries = fs::read_dir(path).with_context(|| format!("{} can't be listed", path.display()))?;
-    let mut entries: Vec<PathBuf> = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
+    let entries =
+        fs::read_dir(path).with_context(|| format!("{} can't be listed", path.display()))?;
+    let mut entries: Vec<PathBuf> = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()?;
     entries.sort();
     let mut found = Vec::new();
     for entry in entries {
         if entry.is_dir() {
             found.extend(files(&entry)?);
-        } else if entry.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known)) {
+        } else if entry.extension().is_some_and(|extension| {
+            ["yaml", "yml", "json"]
+                .iter()
+                .any(|known| extension == *known)
+        }) {
             found.push(entry);
         }
     }

@@ -31,12 +31,20 @@ pub(crate) fn print(text: &str) {
 
 /// Prints an error to standard error.
 pub(crate) fn error(text: &str) {
-    let _ = writeln!(anstream::stderr(), "{} {text}", styled(BAD.bold(), "error:"));
+    let _ = writeln!(
+        anstream::stderr(),
+        "{} {text}",
+        styled(BAD.bold(), "error:")
+    );
 }
 
 /// Prints a warning to standard error.
 pub(crate) fn warning(text: &str) {
-    let _ = writeln!(anstream::stderr(), "{} {text}", styled(NOTICE.bold(), "warning:"));
+    let _ = writeln!(
+        anstream::stderr(),
+        "{} {text}",
+        styled(NOTICE.bold(), "warning:")
+    );
 }
 
 /// Prints a remark to standard error.
@@ -48,7 +56,11 @@ pub(crate) fn remark(text: &str) {
 ///
 /// # Errors
 /// Where it can't be written in this form.
-pub(crate) fn document<T: Serialize>(format: AnyFormat, document: &T, table: impl FnOnce() -> String) -> anyhow::Result<()> {
+pub(crate) fn document<T: Serialize>(
+    format: AnyFormat,
+    document: &T,
+    table: impl FnOnce() -> String,
+) -> anyhow::Result<()> {
     match format {
         AnyFormat::Table => print(&table()),
         AnyFormat::Json => print(&(serde_json::to_string_pretty(document)? + "\n")),
@@ -71,7 +83,10 @@ pub(crate) struct Table {
 impl Table {
     /// An empty table.
     pub(crate) fn new(headings: &[&'static str]) -> Self {
-        Self { headings: headings.to_vec(), rows: Vec::new() }
+        Self {
+            headings: headings.to_vec(),
+            rows: Vec::new(),
+        }
     }
 
     /// Adds a row.
@@ -87,7 +102,11 @@ impl Table {
                 *width = (*width).max(text.chars().count());
             }
         }
-        let headings: Vec<_> = self.headings.iter().map(|heading| (HEADING, (*heading).to_owned())).collect();
+        let headings: Vec<_> = self
+            .headings
+            .iter()
+            .map(|heading| (HEADING, (*heading).to_owned()))
+            .collect();
         let mut text = String::new();
         for row in std::iter::once(&headings).chain(&self.rows) {
             line(&mut text, row, &widths);
@@ -99,7 +118,11 @@ impl Table {
 fn line(text: &mut String, cells: &[(Style, String)], widths: &[usize]) {
     let last = cells.len().saturating_sub(1);
     for (index, ((style, cell), width)) in cells.iter().zip(widths).enumerate() {
-        let padding = if index == last { 0 } else { width - cell.chars().count() + 2 };
+        let padding = if index == last {
+            0
+        } else {
+            width - cell.chars().count() + 2
+        };
         let _ = write!(text, "{style}{cell}{style:#}{:padding$}", "");
     }
     text.push('\n');
@@ -112,7 +135,10 @@ mod tests {
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
         let mut table = Table::new(&["A", "B"]);
-        table.row(vec![(Style::new(), "wide".into()), (Style::new(), "x".into())]);
+        table.row(vec![
+            (Style::new(), "wide".into()),
+            (Style::new(), "x".into()),
+        ]);
         let plain = anstream::adapter::strip_str(&table.render()).to_string();
         assert_eq!(plain, "A     B\nwide  x\n");
     }

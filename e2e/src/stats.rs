@@ -66,7 +66,10 @@ fn lower_rank(count: usize) -> Option<usize> {
             break;
         }
         rank = Some(k);
-        #[allow(clippy::cast_precision_loss, reason = "sample counts are far below 2^52")]
+        #[allow(
+            clippy::cast_precision_loss,
+            reason = "sample counts are far below 2^52"
+        )]
         {
             probability *= (count - k) as f64 / (k + 1) as f64;
         }

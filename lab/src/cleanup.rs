@@ -16,7 +16,12 @@ use nix::{
 use serde::Serialize;
 use sluice_datapath::net::NetNs;
 
-use crate::{LabError, name::LabName};
+use crate::{
+    LabError,
+    control::{self, Request},
+    name::LabName,
+    record::{self, Record},
+};
 
 /// How long a process gets to end by itself.
 const GRACE: Duration = Duration::from_millis(500);
@@ -49,7 +54,10 @@ impl Removed {
 /// Something can't be removed; all else has been tried by then.
 pub fn remove(lab: &LabName) -> Result<Removed, LabError> {
     let names = NetNs::list(&lab.namespace_prefix())?;
-    let mut removed = Removed { processes: end_processes(&names)?, ..Removed::default() };
+    let mut removed = Removed {
+        processes: end_processes(&names)?,
+        ..Removed::default()
+    };
     let mut first_error = None;
     for name in &names {
         match NetNs::delete(name) {
@@ -65,10 +73,66 @@ pub fn remove(lab: &LabName) -> Result<Removed, LabError> {
         Ok(()) => removed.directory = true,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => {
-            first_error = first_error.or(Some(LabError::io(format!("removing {}", lab.directory().display()))(error)));
+            first_error = first_error.or(Some(LabError::io(format!(
+                "removing {}",
+                lab.directory().display()
+            ))(error)));
         }
     }
     first_error.map_or(Ok(removed), Err)
+}
+
+/// Ends a lab: through its supervisor where there is one that answers, by force otherwise.
+///
+/// # Errors
+/// Something can't be removed.
+pub fn down(lab: &LabName) -> Result<Removed, LabError> {
+    let supervisor = Record::read(lab)
+        .ok()
+        .flatten()
+        .map(|record| record.supervisor);
+    let ended = control::ask(lab, &Request::Down).is_ok();
+    if ended {
+        // It answers just before it ends.
+        wait_for_end(supervisor);
+    }
+    if let Some(pid) = supervisor.filter(|pid| is_supervisor(*pid)) {
+        // It is there, but does not answer or does not end.
+        let _ = i32::try_from(pid).map(|pid| kill(Pid::from_raw(pid), Signal::SIGKILL));
+        wait_for_end(supervisor);
+    }
+    let mut removed = remove(lab)?;
+    removed.directory |= ended;
+    Ok(removed)
+}
+
+/// Every lab that has anything on this machine, by name.
+///
+/// # Errors
+/// The machine can't be looked through.
+pub fn everything() -> Result<Vec<LabName>, LabError> {
+    let mut found: BTreeSet<LabName> = record::all()?.into_iter().collect();
+    let namespaces = NetNs::list("sluice-")?;
+    let named = namespaces
+        .iter()
+        .filter_map(|name| name.strip_prefix("sluice-")?.split_once('-'));
+    found.extend(named.filter_map(|(lab, _)| lab.parse().ok()));
+    Ok(found.into_iter().collect())
+}
+
+fn wait_for_end(supervisor: Option<u32>) {
+    let deadline = Instant::now() + GRACE;
+    while supervisor.is_some_and(is_supervisor) && Instant::now() < deadline {
+        thread::sleep(GRACE / 100);
+    }
+}
+
+/// Whether the process is a supervisor: its number may have been given to another since.
+fn is_supervisor(pid: u32) -> bool {
+    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
+        let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+        words.get(1..3) == Some(&[b"lab".as_slice(), b"up".as_slice()])
+    })
 }
 
 /// Ends every process that has a thread in one of these namespaces, politely first.
@@ -102,7 +166,13 @@ fn processes_in(wanted: &BTreeSet<(u64, u64)>) -> Result<Vec<Pid>, LabError> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").map_err(LabError::io("reading /proc"))? {
         let Ok(entry) = entry else { continue };
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
         let pid = Pid::from_raw(pid);
         if pid != Pid::this() && has_thread_in(&entry.path(), wanted) {
             found.push(pid);
@@ -117,6 +187,7 @@ fn has_thread_in(process: &Path, wanted: &BTreeSet<(u64, u64)>) -> bool {
         return false;
     };
     threads.flatten().any(|thread| {
-        fs::metadata(thread.path().join("ns/net")).is_ok_and(|meta| wanted.contains(&(meta.dev(), meta.ino())))
+        fs::metadata(thread.path().join("ns/net"))
+            .is_ok_and(|meta| wanted.contains(&(meta.dev(), meta.ino())))
     })
 }

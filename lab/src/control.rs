@@ -103,7 +103,9 @@ pub fn listen(lab: &LabName) -> Result<UnixListener, LabError> {
     let path = path(lab);
     let context = format!("listening on {}", path.display());
     match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(LabError::io(context)(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(LabError::io(context)(error));
+        }
         _ => {}
     }
     UnixListener::bind(&path).map_err(LabError::io(context))
@@ -129,8 +131,13 @@ pub fn follow(lab: &LabName, mut each: impl FnMut(FlowRecord) -> bool) -> Result
     let mut reader = BufReader::new(stream);
     receive(&mut reader)?;
     let mut line = String::new();
-    while reader.read_line(&mut line).map_err(LabError::io("reading flows"))? > 0 {
-        let flow = serde_json::from_str(&line).map_err(|e| LabError::Refused(format!("a flow that can't be read: {e}")))?;
+    while reader
+        .read_line(&mut line)
+        .map_err(LabError::io("reading flows"))?
+        > 0
+    {
+        let flow = serde_json::from_str(&line)
+            .map_err(|e| LabError::Refused(format!("a flow that can't be read: {e}")))?;
         if !each(flow) {
             break;
         }
@@ -152,26 +159,36 @@ pub fn is_attended(lab: &LabName) -> bool {
 pub fn send<T: Serialize>(stream: &mut UnixStream, value: &T) -> Result<(), LabError> {
     let mut line = serde_json::to_vec(value).map_err(|e| LabError::Refused(e.to_string()))?;
     line.push(b'\n');
-    stream.write_all(&line).map_err(LabError::io("writing to the control socket"))
+    stream
+        .write_all(&line)
+        .map_err(LabError::io("writing to the control socket"))
 }
 
 fn connect(lab: &LabName) -> Result<UnixStream, LabError> {
     UnixStream::connect(path(lab)).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound if !lab.directory().exists() => LabError::Absent(lab.clone()),
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => LabError::Unattended { name: lab.clone() },
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            LabError::Unattended { name: lab.clone() }
+        }
         _ => LabError::io("connecting to the lab")(error),
     })
 }
 
 fn receive(reader: &mut BufReader<UnixStream>) -> Result<Response, LabError> {
     let mut line = String::new();
-    reader.read_line(&mut line).map_err(LabError::io("waiting for the lab's answer"))?;
+    reader
+        .read_line(&mut line)
+        .map_err(LabError::io("waiting for the lab's answer"))?;
     if line.is_empty() {
-        return Err(LabError::Refused("the lab ended without an answer".to_owned()));
+        return Err(LabError::Refused(
+            "the lab ended without an answer".to_owned(),
+        ));
     }
     match serde_json::from_str(&line) {
         Ok(Response::Error(error)) => Err(LabError::Refused(error)),
         Ok(response) => Ok(response),
-        Err(error) => Err(LabError::Refused(format!("an answer that can't be read: {error}"))),
+        Err(error) => Err(LabError::Refused(format!(
+            "an answer that can't be read: {error}"
+        ))),
     }
 }

@@ -26,7 +26,9 @@ pub enum LabError {
     #[error("there is no lab `{0}`: `sluice lab up --name {0} -f …` makes one")]
     Absent(LabName),
     /// There is one already, and it is looked after.
-    #[error("lab `{name}` is up already (process {pid}): `sluice lab down --name {name}` ends it, `--name` gives this one another name")]
+    #[error(
+        "lab `{name}` is up already (process {pid}): `sluice lab down --name {name}` ends it, `--name` gives this one another name"
+    )]
     Present {
         /// Its name.
         name: LabName,
@@ -34,7 +36,9 @@ pub enum LabError {
         pid: u32,
     },
     /// Nobody looks after the lab.
-    #[error("lab `{name}` has no running supervisor (was it killed?): `sluice lab up --name {name} --resume` takes it over, `sluice lab down --name {name}` removes it")]
+    #[error(
+        "lab `{name}` has no running supervisor (was it killed?): `sluice lab up --name {name} --resume` takes it over, `sluice lab down --name {name}` removes it"
+    )]
     Unattended {
         /// Its name.
         name: LabName,

@@ -14,10 +14,14 @@ use crate::LabError;
 /// The namespace is gone or there is no such command.
 pub fn run(namespace: &str, command: &[String]) -> Result<ExitStatus, LabError> {
     let Some((program, arguments)) = command.split_first() else {
-        return Err(LabError::Refused("which command? `sluice lab exec POD -- COMMAND …`".to_owned()));
+        return Err(LabError::Refused(
+            "which command? `sluice lab exec POD -- COMMAND …`".to_owned(),
+        ));
     };
     let namespace = NetNs::open(namespace)?;
     // A child is in the namespace of the thread that starts it.
-    let status = in_namespace(&namespace, || Command::new(program).args(arguments).status())?;
+    let status = in_namespace(&namespace, || {
+        Command::new(program).args(arguments).status()
+    })?;
     status.map_err(LabError::io(format!("running {program}")))
 }

@@ -13,17 +13,22 @@
 
 pub mod cleanup;
 pub mod control;
+pub mod demo;
+mod difference;
 mod error;
 pub mod exec;
 pub mod name;
 pub mod network;
 pub mod objects;
 pub mod plan;
+mod pods;
 pub mod probe;
 pub mod record;
 mod responder;
 pub mod serve;
 pub mod store;
+pub mod supervisor;
 
 pub use error::LabError;
 pub use name::LabName;
+pub use supervisor::{Options, Supervisor};

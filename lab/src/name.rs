@@ -87,14 +87,22 @@ impl FromStr for LabName {
     fn from_str(text: &str) -> Result<Self, BadLabName> {
         let good = text.len() <= LIMIT
             && text.starts_with(|c: char| c.is_ascii_lowercase())
-            && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-        if good { Ok(Self(text.to_owned())) } else { Err(BadLabName(text.to_owned())) }
+            && text
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+        if good {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(BadLabName(text.to_owned()))
+        }
     }
 }
 
 /// FNV-1a, 64 bits: stable across runs and builds, which the standard library's hasher does not promise.
 fn fnv(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 #[cfg(test)]
@@ -102,7 +110,10 @@ mod tests {
     use super::*;
 
     fn pod(namespace: &str, name: &str) -> PodRef {
-        PodRef { namespace: namespace.to_owned(), name: name.to_owned() }
+        PodRef {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
     }
 
     #[test]
@@ -116,7 +127,10 @@ mod tests {
     #[test]
     fn pods_whose_names_join_to_the_same_text_have_different_namespaces() {
         let lab: LabName = "x".parse().unwrap();
-        assert_ne!(lab.pod_namespace(&pod("a", "b-c")), lab.pod_namespace(&pod("a-b", "c")));
+        assert_ne!(
+            lab.pod_namespace(&pod("a", "b-c")),
+            lab.pod_namespace(&pod("a-b", "c"))
+        );
         assert_ne!(lab.pod_namespace(&pod("n", "ode")), lab.node_namespace());
     }
 
@@ -130,7 +144,10 @@ mod tests {
 
     #[test]
     fn interface_names_fit_the_kernel() {
-        assert_eq!(interface(12, &pod("n", "a-very-long-pod-name")), "v12-a-very-long");
+        assert_eq!(
+            interface(12, &pod("n", "a-very-long-pod-name")),
+            "v12-a-very-long"
+        );
         assert_eq!(interface(3, &pod("n", "web.0")), "v3-web-0");
     }
 }

@@ -10,7 +10,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use sluice_datapath::net::{NetError, NetNs, Netlink, Route, VethEnd, dual_stack_forwarding, set_sysctls};
+use sluice_datapath::net::{
+    NetError, NetNs, Netlink, Route, VethEnd, dual_stack_forwarding, set_sysctls,
+};
 
 use crate::plan::PodPlan;
 
@@ -26,7 +28,10 @@ const HOST: &[(&str, &str)] = &[
     ("net.ipv4.ping_group_range", "0 2147483647"),
 ];
 /// What the node needs beyond forwarding: the reverse-path check knows nothing of link-local gateways, and the datapath has its own.
-const NODE: &[(&str, &str)] = &[("net.ipv4.conf.all.rp_filter", "0"), ("net.ipv4.conf.default.rp_filter", "0")];
+const NODE: &[(&str, &str)] = &[
+    ("net.ipv4.conf.all.rp_filter", "0"),
+    ("net.ipv4.conf.default.rp_filter", "0"),
+];
 
 /// The node of a lab.
 #[derive(Debug)]
@@ -52,7 +57,11 @@ impl Node {
         for address in &addresses {
             netlink.add_address(loopback, IpNet::from(*address))?;
         }
-        Ok(Self { namespace, netlink, addresses })
+        Ok(Self {
+            namespace,
+            netlink,
+            addresses,
+        })
     }
 
     /// Its network namespace.
@@ -71,8 +80,16 @@ impl Node {
         set_sysctls(&namespace, HOST)?;
         let mut inside = Netlink::open_in(&namespace)?;
         if self.netlink.link(&pod.interface)?.is_none() {
-            let near = VethEnd { name: &pod.interface, mac: pod.host_mac, mtu: MTU };
-            let far = VethEnd { name: POD_INTERFACE, mac: pod.mac, mtu: MTU };
+            let near = VethEnd {
+                name: &pod.interface,
+                mac: pod.host_mac,
+                mtu: MTU,
+            };
+            let far = VethEnd {
+                name: POD_INTERFACE,
+                mac: pod.mac,
+                mtu: MTU,
+            };
             self.netlink.create_veth(&near, &far, &namespace)?;
         }
         furnish(&mut inside, pod)?;
@@ -86,9 +103,18 @@ impl Node {
     pub fn connect(&mut self, pod: &PodPlan, interface: u32) -> Result<(), NetError> {
         self.netlink.set_up(interface)?;
         for &address in &pod.addresses {
-            let source = self.addresses.iter().copied().find(|own| own.is_ipv4() == address.is_ipv4());
+            let source = self
+                .addresses
+                .iter()
+                .copied()
+                .find(|own| own.is_ipv4() == address.is_ipv4());
             self.netlink.add_neighbour(interface, address, pod.mac)?;
-            self.netlink.add_route(&Route { destination: IpNet::from(address), interface, via: None, source })?;
+            self.netlink.add_route(&Route {
+                destination: IpNet::from(address),
+                interface,
+                via: None,
+                source,
+            })?;
         }
         Ok(())
     }
@@ -118,7 +144,12 @@ fn furnish(inside: &mut Netlink, pod: &PodPlan) -> Result<(), NetError> {
             // No program answers for the gateway on this side.
             inside.add_neighbour(interface, gateway, pod.host_mac)?;
         }
-        inside.add_route(&Route { destination: everywhere(address), interface, via: Some(gateway), source: Some(address) })?;
+        inside.add_route(&Route {
+            destination: everywhere(address),
+            interface,
+            via: Some(gateway),
+            source: Some(address),
+        })?;
     }
     Ok(())
 }

@@ -28,7 +28,11 @@ pub fn name(object: &Object) -> ObjectRef {
         Object::NetworkPolicy(policy) => policy_name(&policy.origin),
         Object::Policy(policy) => policy_name(&policy.origin),
         Object::TierPolicy(policy) => policy_name(&policy.origin),
-        Object::CidrGroup(group) => ObjectRef { kind: group.kind.to_string(), namespace: None, name: group.name.clone() },
+        Object::CidrGroup(group) => ObjectRef {
+            kind: group.kind.to_string(),
+            namespace: None,
+            name: group.name.clone(),
+        },
         Object::Unsupported(name) => name.clone(),
     }
 }
@@ -52,20 +56,37 @@ pub fn world<'a>(
     objects: impl Iterator<Item = &'a Object>,
     addresses: BTreeMap<PodRef, Vec<IpAddr>>,
 ) -> Result<World, LabError> {
-    let inputs = Inputs { held_addresses: addresses, ..objects.cloned().collect() };
+    let inputs = Inputs {
+        held_addresses: addresses,
+        ..objects.cloned().collect()
+    };
     sluice_world::build(inputs).map_err(|error| LabError::Manifests(error.to_string()))
 }
 
 fn namespaced<T: Metadata<Ty = ObjectMeta>>(object: &T) -> ObjectRef {
     let metadata = object.metadata();
-    let namespace = metadata.namespace.clone().unwrap_or_else(|| "default".to_owned());
-    ObjectRef { namespace: Some(namespace), ..cluster_wide(object) }
+    let namespace = metadata
+        .namespace
+        .clone()
+        .unwrap_or_else(|| "default".to_owned());
+    ObjectRef {
+        namespace: Some(namespace),
+        ..cluster_wide(object)
+    }
 }
 
 fn cluster_wide<T: Metadata<Ty = ObjectMeta>>(object: &T) -> ObjectRef {
-    ObjectRef { kind: T::KIND.to_owned(), namespace: None, name: object.metadata().name.clone().unwrap_or_default() }
+    ObjectRef {
+        kind: T::KIND.to_owned(),
+        namespace: None,
+        name: object.metadata().name.clone().unwrap_or_default(),
+    }
 }
 
 fn policy_name(origin: &PolicyRef) -> ObjectRef {
-    ObjectRef { kind: origin.kind.to_string(), namespace: origin.namespace.clone(), name: origin.name.clone() }
+    ObjectRef {
+        kind: origin.kind.to_string(),
+        namespace: origin.namespace.clone(),
+        name: origin.name.clone(),
+    }
 }

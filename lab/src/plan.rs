@@ -75,7 +75,11 @@ impl Numbers {
 /// The pods of a world that get a namespace, by name, with the numbers brought up to date. Host-network pods are their node.
 #[must_use]
 pub fn pods(lab: &LabName, world: &World, numbers: &mut Numbers) -> BTreeMap<PodRef, PodPlan> {
-    let own: Vec<&Pod> = world.pods.values().filter(|pod| !pod.host_network).collect();
+    let own: Vec<&Pod> = world
+        .pods
+        .values()
+        .filter(|pod| !pod.host_network)
+        .collect();
     numbers.renew(own.iter().map(|pod| &pod.id));
     own.into_iter()
         .filter_map(|pod| {
@@ -98,14 +102,20 @@ pub fn pods(lab: &LabName, world: &World, numbers: &mut Numbers) -> BTreeMap<Pod
 /// The node's own addresses: of all nodes of the world, since the lab puts every pod on one.
 #[must_use]
 pub fn node_addresses(world: &World) -> Vec<IpAddr> {
-    world.nodes.values().flat_map(|node| node.addresses.iter().copied()).collect()
+    world
+        .nodes
+        .values()
+        .flat_map(|node| node.addresses.iter().copied())
+        .collect()
 }
 
 /// What the host-network pods listen on, with the names to answer with.
 #[must_use]
 pub fn node_listens(world: &World) -> BTreeMap<PodRef, Listens> {
     let hosts = world.pods.values().filter(|pod| pod.host_network);
-    hosts.map(|pod| (pod.id.clone(), pod.listens.clone())).collect()
+    hosts
+        .map(|pod| (pod.id.clone(), pod.listens.clone()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -113,7 +123,10 @@ mod tests {
     use super::*;
 
     fn pod(name: &str) -> PodRef {
-        PodRef { namespace: "n".to_owned(), name: name.to_owned() }
+        PodRef {
+            namespace: "n".to_owned(),
+            name: name.to_owned(),
+        }
     }
 
     #[test]

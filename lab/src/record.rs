@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use sluice_world::PodRef;
+use sluice_world::{Mode, PodRef};
 
 use crate::{LabError, name::LabName, plan::Numbers};
 
@@ -46,13 +46,23 @@ pub struct PodRecord {
     pub addresses: Vec<IpAddr>,
     /// Its network namespace.
     pub namespace: String,
+    /// The process of its responder.
+    pub responder: Option<u32>,
 }
 
 impl Record {
     /// The record of a new lab without pods.
     #[must_use]
     pub fn new(name: &LabName, mode: String, sources: Vec<PathBuf>, watch: bool) -> Self {
-        Self { version: VERSION, name: name.to_string(), supervisor: std::process::id(), mode, sources, watch, pods: BTreeMap::new() }
+        Self {
+            version: VERSION,
+            name: name.to_string(),
+            supervisor: std::process::id(),
+            mode,
+            sources,
+            watch,
+            pods: BTreeMap::new(),
+        }
     }
 
     /// The record of a lab; none where there is no such lab.
@@ -65,11 +75,15 @@ impl Record {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(LabError::io(format!("reading {}", path.display())))?,
         };
-        let record: Self = serde_json::from_str(&text).map_err(|source| LabError::Record { path: path.clone(), source })?;
+        let record: Self = serde_json::from_str(&text).map_err(|source| LabError::Record {
+            path: path.clone(),
+            source,
+        })?;
         if record.version == VERSION {
             return Ok(Some(record));
         }
-        let source = serde::de::Error::custom(format!("version {} is not {VERSION}", record.version));
+        let source =
+            serde::de::Error::custom(format!("version {} is not {VERSION}", record.version));
         Err(LabError::Record { path, source })
     }
 
@@ -80,7 +94,8 @@ impl Record {
     pub fn write(&self, lab: &LabName) -> Result<(), LabError> {
         let directory = lab.directory();
         let context = format!("writing {}", path(&directory).display());
-        let text = serde_json::to_string_pretty(self).map_err(|e| LabError::Refused(e.to_string()))?;
+        let text =
+            serde_json::to_string_pretty(self).map_err(|e| LabError::Refused(e.to_string()))?;
         let aside = directory.join(".lab.json");
         fs::create_dir_all(&directory)
             .and_then(|()| fs::write(&aside, text))
@@ -88,17 +103,43 @@ impl Record {
             .map_err(LabError::io(context))
     }
 
+    /// The enforcement mode; one that is not understood is the default.
+    #[must_use]
+    pub fn enforcement_mode(&self) -> Mode {
+        match self.mode.as_str() {
+            "always" => Mode::Always,
+            "never" => Mode::Never,
+            _ => Mode::Default,
+        }
+    }
+
     /// The pods' numbers.
     #[must_use]
     pub fn numbers(&self) -> Numbers {
-        let known = self.pods.iter().filter_map(|(pod, record)| Some((pod_ref(pod)?, record.number)));
+        let known = self
+            .pods
+            .iter()
+            .filter_map(|(pod, record)| Some((pod_ref(pod)?, record.number)));
         Numbers(known.collect())
     }
 
     /// The pods' addresses.
     #[must_use]
     pub fn addresses(&self) -> BTreeMap<PodRef, Vec<IpAddr>> {
-        let known = self.pods.iter().filter_map(|(pod, record)| Some((pod_ref(pod)?, record.addresses.clone())));
+        let known = self
+            .pods
+            .iter()
+            .filter_map(|(pod, record)| Some((pod_ref(pod)?, record.addresses.clone())));
+        known.collect()
+    }
+
+    /// The processes of the pods' responders.
+    #[must_use]
+    pub fn responders(&self) -> BTreeMap<PodRef, u32> {
+        let known = self
+            .pods
+            .iter()
+            .filter_map(|(pod, record)| Some((pod_ref(pod)?, record.responder?)));
         known.collect()
     }
 
@@ -107,7 +148,9 @@ impl Record {
     /// # Errors
     /// No pod or several are meant.
     pub fn namespace_of(&self, lab: &LabName, text: &str) -> Result<String, LabError> {
-        let fits = |pod: &&String| *pod == text || pod.split_once('/').is_some_and(|(_, name)| name == text);
+        let fits = |pod: &&String| {
+            *pod == text || pod.split_once('/').is_some_and(|(_, name)| name == text)
+        };
         let mut meant = self.pods.keys().filter(fits);
         match (meant.next(), meant.next()) {
             (Some(pod), None) => Ok(self.pods[pod].namespace.clone()),
@@ -127,7 +170,10 @@ fn path(directory: &Path) -> PathBuf {
 
 fn pod_ref(text: &str) -> Option<PodRef> {
     let (namespace, name) = text.split_once('/')?;
-    Some(PodRef { namespace: namespace.to_owned(), name: name.to_owned() })
+    Some(PodRef {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    })
 }
 
 /// Every lab of this machine that has a directory, by name.
@@ -159,14 +205,25 @@ mod tests {
         let lab: LabName = "x".parse().unwrap();
         let mut record = Record::new(&lab, "default".to_owned(), Vec::new(), false);
         for (pod, namespace) in [("a/web", "1"), ("b/web", "2"), ("b/db", "3")] {
-            let entry = PodRecord { number: 1, addresses: Vec::new(), namespace: namespace.to_owned() };
+            let entry = PodRecord {
+                number: 1,
+                addresses: Vec::new(),
+                namespace: namespace.to_owned(),
+                responder: None,
+            };
             record.pods.insert(pod.to_owned(), entry);
         }
         assert_eq!(record.namespace_of(&lab, "a/web").unwrap(), "1");
         assert_eq!(record.namespace_of(&lab, "db").unwrap(), "3");
         assert_eq!(record.namespace_of(&lab, "node").unwrap(), "sluice-x-node");
         for wrong in ["web", "c/web", ""] {
-            assert!(matches!(record.namespace_of(&lab, wrong), Err(LabError::NoSuchPod { .. })), "{wrong}");
+            assert!(
+                matches!(
+                    record.namespace_of(&lab, wrong),
+                    Err(LabError::NoSuchPod { .. })
+                ),
+                "{wrong}"
+            );
         }
     }
 }

@@ -34,12 +34,22 @@ pub(crate) struct Listeners {
 /// # Errors
 /// A port can't be listened on: something else in the namespace does.
 pub(crate) fn listen(ports: &BTreeSet<(u8, u16)>) -> io::Result<Listeners> {
-    let mut listeners = Listeners { tcp: Vec::new(), udp: Vec::new() };
+    let mut listeners = Listeners {
+        tcp: Vec::new(),
+        udp: Vec::new(),
+    };
     for &(protocol, port) in ports {
-        for address in [SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))] {
+        for address in [
+            SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
+            SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
+        ] {
             match protocol {
-                TCP => listeners.tcp.push(TcpListener::from_std(bound(address, Type::STREAM, Protocol::TCP)?.into())?),
-                UDP => listeners.udp.push(UdpSocket::from_std(bound(address, Type::DGRAM, Protocol::UDP)?.into())?),
+                TCP => listeners.tcp.push(TcpListener::from_std(
+                    bound(address, Type::STREAM, Protocol::TCP)?.into(),
+                )?),
+                UDP => listeners.udp.push(UdpSocket::from_std(
+                    bound(address, Type::DGRAM, Protocol::UDP)?.into(),
+                )?),
                 _ => {}
             }
         }
@@ -58,7 +68,7 @@ pub(crate) async fn serve(name: String, listeners: Listeners) {
     }
     while tasks.join_next().await.is_some() {}
     // A pod without ports is served too: by nobody, for ever.
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 fn bound(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
@@ -71,7 +81,9 @@ fn bound(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Sock
         socket.set_reuse_address(true)?;
     }
     socket.set_nonblocking(true)?;
-    socket.bind(&address.into()).map_err(|e| io::Error::new(e.kind(), format!("listening on {address}: {e}")))?;
+    socket
+        .bind(&address.into())
+        .map_err(|e| io::Error::new(e.kind(), format!("listening on {address}: {e}")))?;
     if kind == Type::STREAM {
         socket.listen(1024)?;
     }
@@ -122,12 +134,20 @@ mod tests {
     use super::*;
 
     fn block_on<F: Future>(work: F) -> F::Output {
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(work)
     }
 
     /// A port nobody listens on, of both families, on this machine's loopback.
     fn free_port() -> u16 {
-        std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+        std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0))
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port()
     }
 
     #[test]
@@ -176,6 +196,9 @@ mod tests {
         let taken = std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
         let port = taken.local_addr().unwrap().port();
         let error = block_on(async { listen(&[(TCP, port)].into()) }).unwrap_err();
-        assert!(error.to_string().contains(&format!("0.0.0.0:{port}")), "{error}");
+        assert!(
+            error.to_string().contains(&format!("0.0.0.0:{port}")),
+            "{error}"
+        );
     }
 }

@@ -33,7 +33,8 @@ const READY: &str = "ready";
 /// # Errors
 /// The namespace is gone or the program can't be started.
 pub fn start(program: &Path, namespace: &str, job: &Job) -> Result<Child, LabError> {
-    let job = serde_json::to_string(job).map_err(|e| LabError::Refused(format!("responder of {}: {e}", job.name)))?;
+    let job = serde_json::to_string(job)
+        .map_err(|e| LabError::Refused(format!("responder of {}: {e}", job.name)))?;
     let namespace = NetNs::open(namespace)?;
     // A child is in the namespace of the thread that starts it.
     let child = in_namespace(&namespace, || {
@@ -47,7 +48,10 @@ pub fn start(program: &Path, namespace: &str, job: &Job) -> Result<Child, LabErr
             .current_dir("/")
             .spawn()
     })?;
-    child.map_err(LabError::io(format!("starting {} lab serve", program.display())))
+    child.map_err(LabError::io(format!(
+        "starting {} lab serve",
+        program.display()
+    )))
 }
 
 /// Waits until a started responder listens.
@@ -57,7 +61,9 @@ pub fn start(program: &Path, namespace: &str, job: &Job) -> Result<Child, LabErr
 pub fn wait_ready(child: &mut Child) -> Result<(), LabError> {
     let mut line = String::new();
     if let Some(output) = child.stdout.take() {
-        BufReader::new(output).read_line(&mut line).map_err(LabError::io("waiting for a responder"))?;
+        BufReader::new(output)
+            .read_line(&mut line)
+            .map_err(LabError::io("waiting for a responder"))?;
     }
     if line.trim() == READY {
         return Ok(());
@@ -65,7 +71,10 @@ pub fn wait_ready(child: &mut Child) -> Result<(), LabError> {
     // It has said what is wrong, or nothing at all; nobody needs it any more.
     let _ = child.kill();
     let _ = child.wait();
-    Err(LabError::Refused(format!("a responder ended: {}", line.trim())))
+    Err(LabError::Refused(format!(
+        "a responder ended: {}",
+        line.trim()
+    )))
 }
 
 /// Does a job in the namespace this process is in, for ever. Says on standard output that it listens, or why it can't.
@@ -74,7 +83,9 @@ pub fn wait_ready(child: &mut Child) -> Result<(), LabError> {
 /// The job can't be understood or a port is taken.
 pub fn run(job: &str) -> Result<(), LabError> {
     let said = |result: Result<(), LabError>| {
-        let line = result.as_ref().map_or_else(ToString::to_string, |()| READY.to_owned());
+        let line = result
+            .as_ref()
+            .map_or_else(ToString::to_string, |()| READY.to_owned());
         // Nobody may be listening any more; the work goes on.
         let _ = writeln!(io::stdout(), "{line}");
         result
@@ -83,7 +94,9 @@ pub fn run(job: &str) -> Result<(), LabError> {
         Ok(job) => job,
         Err(error) => return said(Err(LabError::Refused(format!("what to serve: {error}")))),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let runtime = runtime.map_err(LabError::io("starting a responder"))?;
     runtime.block_on(async {
         match responder::listen(&job.listens) {

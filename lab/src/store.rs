@@ -59,8 +59,14 @@ impl Store {
     /// # Errors
     /// The directory can't be made.
     pub fn create(directory: &Path) -> Result<Self, LabError> {
-        fs::create_dir_all(directory).map_err(LabError::io(format!("creating {}", directory.display())))?;
-        Ok(Self { directory: directory.to_owned(), objects: BTreeMap::new(), live: BTreeMap::new(), next: 0 })
+        fs::create_dir_all(directory)
+            .map_err(LabError::io(format!("creating {}", directory.display())))?;
+        Ok(Self {
+            directory: directory.to_owned(),
+            objects: BTreeMap::new(),
+            live: BTreeMap::new(),
+            next: 0,
+        })
     }
 
     /// What a store of an earlier process holds in `directory`.
@@ -76,18 +82,29 @@ impl Store {
         }
         files.sort();
         for path in files {
-            let Some(number) = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok()) else {
+            let Some(number) = path
+                .file_stem()
+                .and_then(|stem| stem.to_str())
+                .and_then(|stem| stem.parse().ok())
+            else {
                 continue;
             };
-            let text = fs::read_to_string(&path).map_err(LabError::io(format!("reading {}", path.display())))?;
+            let text = fs::read_to_string(&path)
+                .map_err(LabError::io(format!("reading {}", path.display())))?;
             if path.extension().is_some_and(|e| e == "deleted") {
                 let names: Vec<Name> =
-                    serde_json::from_str(&text).map_err(|source| LabError::Record { path: path.clone(), source })?;
+                    serde_json::from_str(&text).map_err(|source| LabError::Record {
+                        path: path.clone(),
+                        source,
+                    })?;
                 for name in names {
                     store.remove(&name.into())?;
                 }
             } else {
-                let manifest = Manifest { file: path.display().to_string(), text };
+                let manifest = Manifest {
+                    file: path.display().to_string(),
+                    text,
+                };
                 let objects = parse(&[manifest])?;
                 store.hold(number, objects)?;
             }
@@ -115,7 +132,11 @@ impl Store {
         }
         let change = |(name, object): (ObjectRef, &Object)| {
             let old = self.objects.get(&name).map(|held| held.object.clone());
-            (old.as_ref() != Some(object)).then(|| Change { name, old, new: Some(object.clone()) })
+            (old.as_ref() != Some(object)).then(|| Change {
+                name,
+                old,
+                new: Some(object.clone()),
+            })
         };
         latest.into_iter().filter_map(change).collect()
     }
@@ -123,8 +144,15 @@ impl Store {
     /// What deleting these names would change. Names of nothing are left out.
     #[must_use]
     pub fn preview_delete(&self, names: &[ObjectRef]) -> Vec<Change> {
-        let held = names.iter().filter_map(|name| Some((name, self.objects.get(name)?)));
-        held.map(|(name, held)| Change { name: name.clone(), old: Some(held.object.clone()), new: None }).collect()
+        let held = names
+            .iter()
+            .filter_map(|name| Some((name, self.objects.get(name)?)));
+        held.map(|(name, held)| Change {
+            name: name.clone(),
+            old: Some(held.object.clone()),
+            new: None,
+        })
+        .collect()
     }
 
     /// Makes the text and its objects the latest.
@@ -158,7 +186,9 @@ impl Store {
         // Written aside and renamed: a process killed in the middle leaves no half manifest.
         let aside = self.directory.join(format!(".{name}"));
         let context = format!("writing {}", path.display());
-        fs::write(&aside, text).and_then(|()| fs::rename(&aside, &path)).map_err(LabError::io(context))
+        fs::write(&aside, text)
+            .and_then(|()| fs::rename(&aside, &path))
+            .map_err(LabError::io(context))
     }
 
     fn hold(&mut self, manifest: u64, objects: Vec<Object>) -> Result<(), LabError> {
@@ -211,7 +241,11 @@ impl From<ObjectRef> for Name {
 
 impl From<Name> for ObjectRef {
     fn from(Name(kind, namespace, name): Name) -> Self {
-        Self { kind, namespace, name }
+        Self {
+            kind,
+            namespace,
+            name,
+        }
     }
 }
 
@@ -225,9 +259,18 @@ pub fn parse(manifests: &[Manifest]) -> Result<Vec<Object>, LabError> {
     for manifest in manifests {
         let (read, problems) = manifest::read(&manifest.file, &manifest.text);
         objects.extend(read);
-        errors.extend(problems.into_iter().filter(is_error).map(|problem| problem.to_string()));
+        errors.extend(
+            problems
+                .into_iter()
+                .filter(is_error)
+                .map(|problem| problem.to_string()),
+        );
     }
-    if errors.is_empty() { Ok(objects) } else { Err(LabError::Manifests(errors.join("\n"))) }
+    if errors.is_empty() {
+        Ok(objects)
+    } else {
+        Err(LabError::Manifests(errors.join("\n")))
+    }
 }
 
 fn is_error(problem: &Problem) -> bool {
@@ -244,20 +287,32 @@ pub fn read_paths(paths: &[PathBuf]) -> Result<Vec<Manifest>, LabError> {
         let before = files.len();
         collect(path, true, &mut files)?;
         if files.len() == before {
-            return Err(LabError::Manifests(format!("{}: no .yaml, .yml or .json file in it", path.display())));
+            return Err(LabError::Manifests(format!(
+                "{}: no .yaml, .yml or .json file in it",
+                path.display()
+            )));
         }
     }
     let read = |path: PathBuf| {
-        let text = fs::read_to_string(&path).map_err(LabError::io(format!("reading {}", path.display())))?;
-        Ok(Manifest { file: path.display().to_string(), text })
+        let text = fs::read_to_string(&path)
+            .map_err(LabError::io(format!("reading {}", path.display())))?;
+        Ok(Manifest {
+            file: path.display().to_string(),
+            text,
+        })
     };
     files.into_iter().map(read).collect()
 }
 
 fn collect(path: &Path, named: bool, files: &mut Vec<PathBuf>) -> Result<(), LabError> {
     let context = || format!("reading {}", path.display());
-    if !fs::metadata(path).map_err(LabError::io(context()))?.is_dir() {
-        let manifest = path.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
+    if !fs::metadata(path)
+        .map_err(LabError::io(context()))?
+        .is_dir()
+    {
+        let manifest = path
+            .extension()
+            .is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
         // A file that somebody names is meant, whatever it is called.
         if named || manifest {
             files.push(path.to_owned());
@@ -269,5 +324,7 @@ fn collect(path: &Path, named: bool, files: &mut Vec<PathBuf>) -> Result<(), Lab
         inside.push(entry.map_err(LabError::io(context()))?.path());
     }
     inside.sort();
-    inside.iter().try_for_each(|path| collect(path, false, files))
+    inside
+        .iter()
+        .try_for_each(|path| collect(path, false, files))
 }

@@ -105,7 +105,7 @@ impl MemTables {
         }
         // Every revision has its defaults on its own side of the pair, changed or not.
         let entry = self.defaults.entry(table.id).or_default();
-        let (now, next) = ((revision & 1) as usize, (revision + 1 & 1) as usize);
+        let (now, next) = ((revision & 1) as usize, ((revision + 1) & 1) as usize);
         for (index, pair) in entry.scopes.iter_mut().enumerate() {
             pair[next] = table.defaults.map_or(pair[now], |defaults| defaults[index]);
         }

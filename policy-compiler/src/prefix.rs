@@ -3,7 +3,7 @@
 //! An address belongs to every mentioned prefix that contains it; the sets it is in follow from the longest of these alone, since the
 //! others contain that one.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -184,7 +184,9 @@ struct Atom {
 /// All mentioned prefixes and the sets they form.
 #[derive(Debug)]
 pub struct PrefixBook {
-    mentions: BTreeMap<Prefix, Mention>,
+    mentions: FxHashMap<Prefix, Mention>,
+    /// The keys of `mentions`, for what lies inside a region.
+    ordered: BTreeSet<Prefix>,
     lengths: [FxHashMap<u8, u32>; 2],
     atoms: FxHashMap<AtomId, Atom>,
     by_content: FxHashMap<AddressSet, AtomId>,
@@ -202,7 +204,8 @@ impl PrefixBook {
     #[must_use]
     pub fn new() -> Self {
         let mut book = Self {
-            mentions: BTreeMap::new(),
+            mentions: FxHashMap::default(),
+            ordered: BTreeSet::new(),
             lengths: Default::default(),
             atoms: FxHashMap::default(),
             by_content: FxHashMap::default(),
@@ -309,8 +312,12 @@ impl PrefixBook {
             .entries
             .iter()
             .map(|(net, except)| {
-                let except: String = except.iter().map(|net| format!("-{net}")).collect();
-                format!("{net}{except}")
+                let parts: Vec<String> = [net]
+                    .into_iter()
+                    .chain(except)
+                    .map(ToString::to_string)
+                    .collect();
+                parts.join("-")
             })
             .collect();
         let source = if set.any_address { "block" } else { "cidr" };
@@ -330,9 +337,7 @@ impl PrefixBook {
 
     /// Mentioned prefixes inside `region`, itself included.
     pub fn inside(&self, region: Prefix) -> impl Iterator<Item = Prefix> {
-        self.mentions
-            .range(region.range())
-            .map(|(prefix, _)| *prefix)
+        self.ordered.range(region.range()).copied()
     }
 
     /// What holds for an address or prefix: the sets that hold it; for a pod or node only those that may hold such, and never its pod CIDR.
@@ -433,8 +438,10 @@ impl PrefixBook {
 
     fn mention(&mut self, prefix: Prefix) -> &mut Mention {
         let lengths = &mut self.lengths[prefix.family as usize];
+        let ordered = &mut self.ordered;
         self.mentions.entry(prefix).or_insert_with(|| {
             *lengths.entry(prefix.length).or_default() += 1;
+            ordered.insert(prefix);
             Mention::default()
         })
     }
@@ -443,6 +450,7 @@ impl PrefixBook {
         let unused = |mention: &Mention| mention.mentions == 0 && mention.pod_cidrs == 0;
         if self.mentions.get(&prefix).is_some_and(unused) {
             self.mentions.remove(&prefix);
+            self.ordered.remove(&prefix);
             let lengths = &mut self.lengths[prefix.family as usize];
             if let Some(count) = lengths.get_mut(&prefix.length) {
                 *count -= 1;

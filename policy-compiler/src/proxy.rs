@@ -25,7 +25,7 @@ pub fn conflict(rules: &[&ProxyRule]) -> bool {
     })
 }
 
-fn both_and_different<T: PartialEq>(one: Option<T>, other: Option<T>) -> bool {
+fn both_and_different<T: PartialEq>(one: Option<&T>, other: Option<&T>) -> bool {
     one.is_some() && other.is_some() && one != other
 }
 

@@ -56,8 +56,8 @@ pub struct Registry {
 
 impl Registry {
     /// The selector of this content, and whether it is new; counts a user.
-    pub fn acquire(&mut self, selector: Selector) -> (SelectorId, bool) {
-        if let Some(&id) = self.by_content.get(&selector) {
+    pub fn acquire(&mut self, selector: &Selector) -> (SelectorId, bool) {
+        if let Some(&id) = self.by_content.get(selector) {
             if let Some(entry) = self.entries[id.0 as usize].as_mut() {
                 entry.users += 1;
             }
@@ -78,7 +78,7 @@ impl Registry {
             self.entries.push(Some(entry));
             SelectorId(u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX))
         };
-        self.by_content.insert(selector, id);
+        self.by_content.insert(selector.clone(), id);
         self.unsettled.push(id);
         (id, true)
     }
@@ -307,15 +307,20 @@ fn requirement_anchors(domain: Domain, requirement: &Requirement) -> Option<Vec<
     let present = matches!(requirement.test, Test::In(_) | Test::Exists);
     match (requirement.key, &requirement.test) {
         (Key::Any(_, Some(_)), _) if domain == Domain::All => None,
-        (Key::Pod(key) | Key::Node(key) | Key::Any(key, _), Test::In(values)) => Some(
+        (Key::AnyNode(_, Some(_)), _) => None,
+        (
+            Key::Pod(key) | Key::Node(key) | Key::Any(key, _) | Key::AnyNode(key, _),
+            Test::In(values),
+        ) => Some(
             values
                 .iter()
                 .map(|&value| Token::Label(key, value))
                 .collect(),
         ),
-        (Key::Pod(key) | Key::Node(key) | Key::Any(key, _), Test::Exists) => {
-            Some(vec![Token::HasLabel(key)])
-        }
+        (
+            Key::Pod(key) | Key::Node(key) | Key::Any(key, _) | Key::AnyNode(key, _),
+            Test::Exists,
+        ) => Some(vec![Token::HasLabel(key)]),
         (Key::Reserved(label), _) if present => Some(reserved(label)),
         (Key::Atom(atom), _) if present => Some(vec![Token::Atom(atom)]),
         (Key::Fqdn(fqdn), _) if present => Some(vec![Token::Fqdn(fqdn)]),
@@ -352,13 +357,10 @@ fn kinds(domain: Domain) -> Option<Vec<Token>> {
 }
 
 fn insert_sorted<T: Ord>(list: &mut Vec<T>, item: T) {
-    match list.last() {
-        Some(last) if *last >= item => {
-            if let Err(place) = list.binary_search(&item) {
-                list.insert(place, item);
-            }
-        }
-        _ => list.push(item),
+    if list.last().is_none_or(|greatest| *greatest < item) {
+        list.push(item);
+    } else if let Err(place) = list.binary_search(&item) {
+        list.insert(place, item);
     }
 }
 

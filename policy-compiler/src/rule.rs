@@ -198,11 +198,11 @@ impl Rule {
     /// The rule as an unresolved program, with `ports` standing for the port names of whoever they are resolved by.
     #[must_use]
     pub fn program(&self, tier: Tier, rank: Rank, ports: &[NamedPort]) -> Program {
-        let mut parts = Vec::with_capacity(self.traffic.len());
+        let mut programs = Vec::with_capacity(self.traffic.len());
         for (part, traffic) in (0..).zip(&self.traffic) {
             let cell = self.cell(tier, rank, traffic.proxy.is_some().then_some(part));
             if traffic.names.is_empty() {
-                parts.push(Program::of(&traffic.spans, &cell));
+                programs.push(Program::of(&traffic.spans, &cell));
                 continue;
             }
             let mut spans = traffic.spans.clone();
@@ -217,9 +217,9 @@ impl Rule {
                         .map(|p| Span::ports(p.protocol, p.port, p.port)),
                 );
             }
-            parts.push(Program::of(&spans, &cell));
+            programs.push(Program::of(&spans, &cell));
         }
-        Program::join_all(parts)
+        Program::join_all(programs)
     }
 
     /// Whether some of its traffic is given by port name.

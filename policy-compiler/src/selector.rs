@@ -25,6 +25,8 @@ pub enum Key {
     Any(Symbol, Option<Reserved>),
     /// A node's label.
     Node(Symbol),
+    /// A node's label, or the reserved one of this name.
+    AnyNode(Symbol, Option<Reserved>),
     /// A reserved label. Its value is empty.
     Reserved(Reserved),
     /// Membership in a set of addresses, as a label with an empty value.
@@ -140,6 +142,10 @@ impl Requirement {
                 properties.kind == Kind::Pod && properties.label(key).is_some_and(test)
             }
             Key::Node(key) => properties.is_node() && properties.label(key).is_some_and(test),
+            Key::AnyNode(key, reserved) => {
+                (properties.is_node() && properties.label(key).is_some_and(test))
+                    || (reserved.is_some_and(|label| properties.carries(label)) && test(empty))
+            }
             Key::Any(key, reserved) => {
                 (properties.kind == Kind::Pod && properties.label(key).is_some_and(test))
                     || (reserved.is_some_and(|label| properties.carries(label)) && test(empty))

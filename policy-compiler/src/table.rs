@@ -76,6 +76,9 @@ pub(crate) struct Sources<'a> {
     pub(crate) made: &'a FxHashSet<IdentityIndex>,
 }
 
+/// Cells by the ranks of the rules that name a peer beyond its scope.
+type CellsByRanks = FxHashMap<Box<[u32]>, PeerCell>;
+
 /// The rules of one table in order of rank, while it is compiled.
 pub(crate) struct Compilation<'a> {
     sources: &'a Sources<'a>,
@@ -84,12 +87,15 @@ pub(crate) struct Compilation<'a> {
     rules: Vec<(SetId, u32, Tier, &'a Rule)>,
     base: FxHashMap<SetId, u32>,
     default_deny: bool,
-    /// Some namespaced rule set selects the subject.
+    /// Some rule set, of any tier, selects the subject.
     selected: bool,
     /// Some egress rule is by port name.
     by_name: bool,
     scopes: [Program; Scope::COUNT],
-    cells: FxHashMap<CellKey, PeerCell>,
+    /// Cells of rank lists, by scope and whether the peer is the local host.
+    cells: FxHashMap<(Scope, bool), CellsByRanks>,
+    /// The same for peers with container ports that egress rules name.
+    named: FxHashMap<CellKey, PeerCell>,
 }
 
 #[derive(PartialEq, Eq, Hash)]
@@ -113,6 +119,7 @@ impl<'a> Compilation<'a> {
             by_name: false,
             scopes: Default::default(),
             cells: FxHashMap::default(),
+            named: FxHashMap::default(),
         };
         for id in &key.sets {
             let Some(installed) = sources.sets.get(id) else {
@@ -121,7 +128,7 @@ impl<'a> Compilation<'a> {
             let set = &installed.set;
             compilation.base.insert(*id, count(compilation.rules.len()));
             compilation.default_deny |= set.default_deny;
-            compilation.selected |= set.place.tier == Tier::Namespace;
+            compilation.selected = true;
             for (index, rule) in (0..).zip(&set.rules) {
                 compilation.by_name |= !rule.name_holders.is_empty();
                 compilation.rules.push((*id, index, set.place.tier, rule));
@@ -159,6 +166,10 @@ impl<'a> Compilation<'a> {
         }
         let mut stale: FxHashSet<IdentityIndex> = table.entries.keys().copied().collect();
         let candidates = self.candidates();
+        if table.new {
+            table.entries.reserve(candidates.len());
+            delta.set.reserve(candidates.len());
+        }
         let mut ranks = Vec::new();
         for group in candidates.chunk_by(|a, b| a.0 == b.0) {
             let index = group[0].0;
@@ -230,16 +241,13 @@ impl<'a> Compilation<'a> {
         if wanted == old {
             return;
         }
-        match wanted {
-            Some(cell) => {
-                pool.count(cell, true);
-                table.entries.insert(index, (record.number, cell));
-                delta.set.push((record.number, cell));
-            }
-            None => {
-                table.entries.remove(&index);
-                delta.removed.push(record.number);
-            }
+        if let Some(cell) = wanted {
+            pool.count(cell, true);
+            table.entries.insert(index, (record.number, cell));
+            delta.set.push((record.number, cell));
+        } else {
+            table.entries.remove(&index);
+            delta.removed.push(record.number);
         }
         if let Some(old) = old {
             pool.count(old, false);
@@ -338,15 +346,44 @@ impl<'a> Compilation<'a> {
         ranks: &[u32],
         pool: &mut Pool,
     ) -> PeerCell {
+        // Nearly all entries end here, so nothing is allocated to look.
+        if ports.is_empty() {
+            let known = self
+                .cells
+                .get(&(scope, local_host))
+                .and_then(|cells| cells.get(ranks));
+            if let Some(cell) = known {
+                return *cell;
+            }
+            let cell = self.new_cell(scope, local_host, ports, ranks, pool);
+            self.cells
+                .entry((scope, local_host))
+                .or_default()
+                .insert(ranks.into(), cell);
+            return cell;
+        }
         let key = CellKey {
             scope,
             local_host,
             ports: ports.into(),
             ranks: ranks.into(),
         };
-        if let Some(cell) = self.cells.get(&key) {
+        if let Some(cell) = self.named.get(&key) {
             return *cell;
         }
+        let cell = self.new_cell(scope, local_host, ports, ranks, pool);
+        self.named.insert(key, cell);
+        cell
+    }
+
+    fn new_cell(
+        &self,
+        scope: Scope,
+        local_host: bool,
+        ports: &[NamedPort],
+        ranks: &[u32],
+        pool: &mut Pool,
+    ) -> PeerCell {
         let program = self.program(scope, ports, ranks);
         let lowering = Lowering {
             mode: self.sources.mode,
@@ -373,9 +410,7 @@ impl<'a> Compilation<'a> {
                 })
             },
         );
-        let cell = pool.cell(shape, slots);
-        self.cells.insert(key, cell);
-        cell
+        pool.cell(shape, slots)
     }
 
     fn program(&self, scope: Scope, ports: &[NamedPort], ranks: &[u32]) -> Program {

@@ -82,12 +82,12 @@ impl Default for Vocabulary {
 
 impl Vocabulary {
     /// The selector of this content; counts a user. The address sets and DNS lists in it were acquired by the caller, who gives them up.
-    pub fn acquire(&mut self, selector: Selector) -> SelectorId {
-        let (id, new) = self.registry.acquire(selector.clone());
+    pub fn acquire(&mut self, selector: &Selector) -> SelectorId {
+        let (id, new) = self.registry.acquire(selector);
         if new {
-            self.count_keys(&selector, true);
+            self.count_keys(selector, true);
         } else {
-            self.release_parts(&selector);
+            self.release_parts(selector);
         }
         id
     }
@@ -207,9 +207,9 @@ impl Vocabulary {
                         {
                             self.count_pod_key(key, reach.as_deref(), used);
                         }
-                        Key::Node(key) => {
-                            let uses = self.node_keys.entry(key).or_default();
-                            self.changed_node_keys |= count(uses, used);
+                        Key::Node(key) | Key::AnyNode(key, _) => {
+                            let holders = self.node_keys.entry(key).or_default();
+                            self.changed_node_keys |= count(holders, used);
                         }
                         Key::Reserved(Reserved::ApiServer(_)) => self.count_api_server(used),
                         _ => {}
@@ -225,15 +225,15 @@ impl Vocabulary {
     }
 
     fn count_pod_key(&mut self, key: Symbol, reach: Option<&[Symbol]>, used: bool) {
-        let uses = self.pod_keys.entry(key).or_default();
+        let key_use = self.pod_keys.entry(key).or_default();
         let Some(namespaces) = reach else {
-            if count(&mut uses.everywhere, used) {
+            if count(&mut key_use.everywhere, used) {
                 self.changed_keys.insert((key, None));
             }
             return;
         };
         for &namespace in namespaces {
-            if count(uses.namespaces.entry(namespace).or_default(), used) {
+            if count(key_use.namespaces.entry(namespace).or_default(), used) {
                 self.changed_keys.insert((key, Some(namespace)));
             }
         }
@@ -241,26 +241,31 @@ impl Vocabulary {
 
     /// The namespaces whose pods the requirements can hold for, where they say so by name; `None` for any.
     fn reach(&self, requirements: &[Requirement]) -> Option<Vec<Symbol>> {
+        let by_name = |requirement: &Requirement| match (&requirement.key, &requirement.test) {
+            (Key::Pod(key) | Key::Any(key, _), Test::In(names))
+                if *key == self.namespace_key || *key == self.namespace_name_key =>
+            {
+                Some(names.to_vec())
+            }
+            _ => None,
+        };
         requirements
             .iter()
-            .find_map(|requirement| match (&requirement.key, &requirement.test) {
-                (Key::Pod(key) | Key::Any(key, _), Test::In(names))
-                    if *key == self.namespace_key || *key == self.namespace_name_key =>
-                {
-                    Some(names.to_vec())
-                }
-                _ => None,
+            .filter_map(by_name)
+            .reduce(|mut reach, names| {
+                reach.retain(|name| names.contains(name));
+                reach
             })
     }
 }
 
 /// Counts a use up or down; whether it went from none to some or back.
-const fn count(uses: &mut u32, used: bool) -> bool {
+const fn count(total: &mut u32, used: bool) -> bool {
     if used {
-        *uses += 1;
-        *uses == 1
+        *total += 1;
+        *total == 1
     } else {
-        *uses -= 1;
-        *uses == 0
+        *total -= 1;
+        *total == 0
     }
 }

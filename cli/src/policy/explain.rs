@@ -23,7 +23,8 @@ pub(crate) fn run(arguments: &ExplainArguments) -> anyhow::Result<ExitCode> {
     let query = QueryParser::new(&world)
         .line(&query(arguments).to_string())
         .map_err(|error| anyhow!("the query can't be judged: {}", error.error))?;
-    let explanation = Evaluator::new(&world, &learned, arguments.judge.policy_mode.into()).explain(&query);
+    let explanation =
+        Evaluator::new(&world, &learned, arguments.judge.policy_mode.into()).explain(&query);
     output::print(&match arguments.output {
         TableOrJson::Json => serde_json::to_string_pretty(&explanation)? + "\n",
         TableOrJson::Table => format!("{} -> {}: {explanation}", arguments.from, arguments.to),

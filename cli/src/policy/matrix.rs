@@ -24,16 +24,28 @@ pub(crate) fn run(arguments: &MatrixArguments) -> anyhow::Result<ExitCode> {
     let learned = manifests::learned(arguments.judge.learned.as_deref())?;
     let ends = ends(&world, arguments);
     if ends.is_empty() {
-        bail!("the manifests hold no pod: give those of pods too (Pod, Deployment, StatefulSet, DaemonSet), or --with ip:<address>");
+        bail!(
+            "the manifests hold no pod: give those of pods too (Pod, Deployment, StatefulSet, DaemonSet), or --with ip:<address>"
+        );
     }
-    let judge = Judge::new(arguments.engine, &world, &learned, arguments.judge.policy_mode.into());
+    let judge = Judge::new(
+        arguments.engine,
+        &world,
+        &learned,
+        arguments.judge.policy_mode.into(),
+    )?;
     let matrix = ask::matrix(&world, &judge, &ends, arguments)?;
-    output::document(arguments.output, &matrix, || draw::text(&matrix, output::width()))?;
+    output::document(arguments.output, &matrix, || {
+        draw::text(&matrix, output::width())
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Rows and columns: every pod, then what was asked for.
 fn ends(world: &World, arguments: &MatrixArguments) -> Vec<String> {
-    let pods = world.pods.keys().map(|pod| format!("pod:{}/{}", pod.namespace, pod.name));
+    let pods = world
+        .pods
+        .keys()
+        .map(|pod| format!("pod:{}/{}", pod.namespace, pod.name));
     pods.chain(arguments.ends.iter().cloned()).collect()
 }

@@ -7,14 +7,29 @@ use crate::output::{BAD, GOOD, NOTICE};
 
 /// A rule's name: `SluiceNetworkPolicy shop/web ingress[0]`.
 pub(crate) fn name(rule: &RuleRef) -> String {
-    let namespace = rule.namespace.as_ref().map_or_else(String::new, |namespace| format!("{namespace}/"));
-    let spec = if rule.spec > 0 { format!("spec {} ", rule.spec) } else { String::new() };
-    format!("{} {namespace}{} {spec}{}[{}]", rule.kind, rule.name, section(rule.section), rule.index)
+    let namespace = rule
+        .namespace
+        .as_ref()
+        .map_or_else(String::new, |namespace| format!("{namespace}/"));
+    let spec = if rule.spec > 0 {
+        format!("spec {} ", rule.spec)
+    } else {
+        String::new()
+    };
+    format!(
+        "{} {namespace}{} {spec}{}[{}]",
+        rule.kind,
+        rule.name,
+        section(rule.section),
+        rule.index
+    )
 }
 
 /// By what a side decided: the rule, or the circumstance.
 pub(crate) fn decided_by(side: &Side) -> String {
-    side.rule.as_ref().map_or_else(|| reason(side.reason).to_owned(), name)
+    side.rule
+        .as_ref()
+        .map_or_else(|| reason(side.reason).to_owned(), name)
 }
 
 /// The word for a verdict.

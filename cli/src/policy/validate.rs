@@ -52,7 +52,11 @@ pub(crate) fn run(arguments: &ValidateArguments) -> anyhow::Result<ExitCode> {
         TableOrJson::Json => output::print(&(serde_json::to_string_pretty(&report)? + "\n")),
         TableOrJson::Table => print(&report, &manifests.problems),
     }
-    Ok(if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if errors == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn row(problem: &Problem) -> Row<'_> {
@@ -73,7 +77,11 @@ fn print(report: &Report<'_>, problems: &[Problem]) {
     for problem in problems {
         output::print(&(line(problem) + "\n"));
     }
-    let (style, word) = if report.errors == 0 { (GOOD, "valid") } else { (BAD, "invalid") };
+    let (style, word) = if report.errors == 0 {
+        (GOOD, "valid")
+    } else {
+        (BAD, "invalid")
+    };
     output::remark(&format!(
         "{}: {} files, {} valid objects, {} errors, {} warnings",
         styled(style, word),

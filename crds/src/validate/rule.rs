@@ -4,7 +4,8 @@ use super::peer::{RawPeer, peer};
 use super::port::{Direction, NOT_SERVED, icmp_rule, port_deny_rule, port_rule};
 use super::{Findings, Path, each, l7, optional, selector};
 use crate::parsed::{
-    AllowRule, Authentication, DenyRule, L4, Peer, Policy, PolicyRef, RuleLabel, Spec, Subject,
+    AllowRule, Authentication, DenyRule, L4, LabelSource, Peer, Policy, PolicyRef, RuleLabel,
+    Selector, Spec, Subject,
 };
 use crate::policy::{
     self, EgressDenyRule, EgressRule, IcmpRule, IngressDenyRule, IngressRule, PolicyRule,
@@ -21,7 +22,8 @@ pub fn policy(
     specs: Option<&[PolicyRule]>,
     findings: &mut Findings,
 ) -> Option<Policy> {
-    let cluster_wide = origin.namespace.is_none();
+    let namespace = origin.namespace.clone();
+    let namespace = namespace.as_deref();
     let specs_list = specs.unwrap_or_default();
     if spec.is_none() && specs_list.is_empty() {
         findings.error(
@@ -34,13 +36,13 @@ pub fn policy(
         spec,
         &Path::Root.field("spec"),
         findings,
-        |raw, path, findings| rule(raw, cluster_wide, path, findings),
+        |raw, path, findings| rule(raw, namespace, path, findings),
     );
     let others = each(
         specs_list,
         &Path::Root.field("specs"),
         findings,
-        |raw, path, findings| rule(raw, cluster_wide, path, findings),
+        |raw, path, findings| rule(raw, namespace, path, findings),
     );
     Some(Policy {
         origin,
@@ -50,11 +52,11 @@ pub fn policy(
 
 fn rule(
     raw: &PolicyRule,
-    cluster_wide: bool,
+    namespace: Option<&str>,
     path: &Path<'_>,
     findings: &mut Findings,
 ) -> Option<Spec> {
-    let subject = subject(raw, cluster_wide, path, findings);
+    let subject = subject(raw, namespace, path, findings);
     let ingress = optional(
         raw.ingress.as_deref(),
         &path.field("ingress"),
@@ -123,16 +125,22 @@ fn rule(
 
 fn subject(
     raw: &PolicyRule,
-    cluster_wide: bool,
+    namespace: Option<&str>,
     path: &Path<'_>,
     findings: &mut Findings,
 ) -> Option<Subject> {
     match (&raw.endpoint_selector, &raw.node_selector) {
-        (Some(pods), None) => selector::selector(pods, &path.field("endpointSelector"), findings)
-            .map(Subject::Endpoints),
+        (Some(pods), None) => {
+            let path = path.field("endpointSelector");
+            let mut selector = selector::selector(pods, &path, findings)?;
+            if let Some(namespace) = namespace {
+                confine(&mut selector, namespace, &path, findings);
+            }
+            Some(Subject::Endpoints(selector))
+        }
         (None, Some(nodes)) => {
             let path = path.field("nodeSelector");
-            if !cluster_wide {
+            if namespace.is_some() {
                 findings.error(&path, "nodes are in no namespace: a nodeSelector needs the cluster-wide kind of policy");
                 return None;
             }
@@ -153,6 +161,22 @@ fn subject(
             None
         }
     }
+}
+
+/// The subject of a namespaced policy is always in the policy's own namespace, whatever its labels ask: a foreign namespace there is set
+/// right, as Cilium does, and not left to select nobody, which would leave the pods that the author meant unguarded.
+fn confine(selector: &mut Selector, namespace: &str, path: &Path<'_>, findings: &mut Findings) {
+    const NAMESPACE: &str = "io.kubernetes.pod.namespace";
+    selector.match_labels.retain(|key, value| {
+        let names_namespace = key.source == LabelSource::K8s && key.key == NAMESPACE;
+        if names_namespace && value != namespace {
+            findings.warning(
+                &path.field("matchLabels"),
+                format!("`{key}: {value}` is read as `{namespace}`: the subject is always in the policy's own namespace; use a cluster-wide policy to select others"),
+            );
+        }
+        !names_namespace
+    });
 }
 
 fn ingress(raw: &IngressRule, path: &Path<'_>, findings: &mut Findings) -> Option<AllowRule> {

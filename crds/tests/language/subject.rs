@@ -253,3 +253,30 @@ fn empty_and_missing() {
     );
     assert_eq!(rule("fromEntities: [all]").l4, L4::All);
 }
+
+#[test]
+fn the_subject_is_always_in_the_policys_namespace() {
+    let spec = "endpointSelector:\n  matchLabels: {\"k8s:io.kubernetes.pod.namespace\": bank, app: web}\ningress:\n- fromEndpoints: [{}]";
+    let (objects, problems) = read("p.yaml", &policy("SluiceNetworkPolicy", spec));
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    let text = problems[0].to_string();
+    for words in [
+        "spec.endpointSelector.matchLabels",
+        "is read as `shop`",
+        "cluster-wide",
+    ] {
+        assert!(text.contains(words), "{text}");
+    }
+    let own = "endpointSelector: {matchLabels: {app: web}}\ningress:\n- fromEndpoints: [{}]";
+    let (expected, _) = read("p.yaml", &policy("SluiceNetworkPolicy", own));
+    assert_eq!(
+        format!("{objects:?}"),
+        format!("{expected:?}"),
+        "the foreign namespace is gone"
+    );
+    let (_, problems) = read("p.yaml", &policy("SluiceClusterwideNetworkPolicy", spec));
+    assert!(
+        problems.is_empty(),
+        "a cluster-wide policy may name a namespace: {problems:?}"
+    );
+}

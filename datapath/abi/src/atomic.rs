@@ -35,6 +35,43 @@ impl<T> From<T> for Shared<T> {
     }
 }
 
+/// Zeroes a value word by word. The kernel's machine has no `memset` but a loop over bytes, into which the compiler turns every plain
+/// way to write many zeros.
+#[inline(always)]
+pub(crate) fn clear<T: Words>(value: &mut T) {
+    let words = core::ptr::from_mut(value).cast::<u64>();
+    let mut index = 0;
+    while index < size_of::<T>() / 8 {
+        // SAFETY: `Words` says that the value is made of aligned words and may be all zeros.
+        unsafe { words.add(index).write_volatile(0) };
+        index += 1;
+    }
+}
+
+/// Copies a value word by word, for the same reason. A value that changes meanwhile may come out torn between words.
+#[inline(always)]
+pub fn copy<T: Words>(from: &T, to: &mut T) {
+    let (from, to) = (
+        core::ptr::from_ref(from).cast::<u64>(),
+        core::ptr::from_mut(to).cast::<u64>(),
+    );
+    let mut index = 0;
+    while index < size_of::<T>() / 8 {
+        // SAFETY: `Words` says that both are made of aligned words of which any bits are valid.
+        unsafe {
+            let word = from.add(index).read_volatile();
+            to.add(index).write_volatile(word);
+        };
+        index += 1;
+    }
+}
+
+/// A type made of aligned 64-bit words.
+///
+/// # Safety
+/// Its alignment and size must be multiples of 8, it must have no padding, and every bit pattern must be valid.
+pub unsafe trait Words {}
+
 #[cfg(target_arch = "bpf")]
 impl Shared<u64> {
     /// Adds to the value.

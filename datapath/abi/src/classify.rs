@@ -3,7 +3,7 @@
 //! The order of the steps is here and nothing else; what a step does is in `parse`, `neighbour`, `track`, `judge` and `report`.
 
 use crate::{
-    Reason,
+    Reason, atomic,
     config::Config,
     conntrack::place,
     context::{Context, Outcome},
@@ -49,7 +49,7 @@ pub fn from_endpoint<D: Datapath, P: Packet + ?Sized>(
             return Ok(neighbour::outcome(context));
         }
         judge_packet(datapath, packet, context)?;
-        forward(context)
+        Ok(forward(context))
     })
 }
 
@@ -103,7 +103,7 @@ pub fn from_outside<D: Datapath, P: Packet + ?Sized>(
             return Ok(Outcome::Stack);
         }
         match arrive(datapath, packet, context)? {
-            Arrival::ForPod => forward(context),
+            Arrival::ForPod => Ok(forward(context)),
             Arrival::ForOthers => Ok(Outcome::Stack),
         }
     })
@@ -175,7 +175,7 @@ fn settings<D: Datapath>(datapath: &D, context: &mut Context) -> Result<(), Reas
             Ok(())
         }
         _ => {
-            context.headers = Headers::default();
+            atomic::clear(&mut context.headers);
             Err(Reason::TableNotReady)
         }
     }
@@ -220,13 +220,27 @@ fn judge_packet<D: Datapath, P: Packet + ?Sized>(
     packet: &P,
     context: &mut Context,
 ) -> Result<(), Reason> {
-    let plain =
-        !context.headers.is(Headers::ICMP_ERROR) && !context.headers.is(Headers::CONNECTIONLESS);
-    let known = if plain {
-        track::recognise(datapath, context)
-    } else {
-        Known::No
-    };
+    let known = recognise(datapath, context);
+    settle(datapath, packet, context, known)
+}
+
+/// What the connection table says of a packet; nothing of those that are no connection's own.
+#[inline(always)]
+fn recognise<D: Datapath>(datapath: &D, context: &mut Context) -> Known {
+    if context.headers.flags & (Headers::ICMP_ERROR | Headers::CONNECTIONLESS) != 0 {
+        return Known::No;
+    }
+    track::recognise(datapath, context)
+}
+
+/// Judges a packet unless its connection is known and holds.
+#[inline(always)]
+fn settle<D: Datapath, P: Packet + ?Sized>(
+    datapath: &D,
+    packet: &P,
+    context: &mut Context,
+    known: Known,
+) -> Result<(), Reason> {
     if known != Known::Yes {
         judge_slowly(datapath, packet, context, known == Known::Stale)?;
     }
@@ -279,7 +293,7 @@ fn claim<D: Datapath>(datapath: &D, context: &mut Context) -> Result<(), Reason>
         return Err(Reason::UnknownEndpoint);
     };
     context.source.slot = context.slot;
-    context.source.identity = endpoint.identity;
+    context.source.identity = endpoint.identity_of(context.headers.source.is_v4());
     if !track::same_mac(&endpoint.mac, &context.headers.source_mac) {
         return Err(Reason::SpoofedMac);
     }
@@ -300,13 +314,20 @@ fn arrive<D: Datapath, P: Packet + ?Sized>(
     context: &mut Context,
 ) -> Result<Arrival, Reason> {
     let read = read(datapath, packet, context);
-    if context.headers.end != 0 && datapath.slot_by_address(&context.headers.destination) == 0 {
+    let known = match read {
+        Ok(()) => recognise(datapath, context),
+        Err(_) => Known::No,
+    };
+    if known == Known::No
+        && context.headers.end != 0
+        && datapath.slot_by_address(&context.headers.destination) == 0
+    {
         // Not for a pod: what the packet is, is the stack's to find out; that it comes from where it says, is not.
         foreign(datapath, context)?;
         return Ok(Arrival::ForOthers);
     }
     read?;
-    judge_packet(datapath, packet, context)?;
+    settle(datapath, packet, context, known)?;
     Ok(Arrival::ForPod)
 }
 
@@ -322,19 +343,19 @@ fn foreign<D: Datapath>(datapath: &D, context: &mut Context) -> Result<(), Reaso
 
 /// Where an allowed packet goes.
 #[inline(always)]
-fn forward(context: &mut Context) -> Result<Outcome, Reason> {
+fn forward(context: &mut Context) -> Outcome {
     // A router's stack answers a packet that has come too far; it will not forward it.
     if context.headers.hop_limit <= 1 {
-        return Ok(Outcome::Stack);
+        return Outcome::Stack;
     }
     if context.destination.slot != 0 {
         context.deliver = context.destination.slot;
-        return Ok(Outcome::Deliver);
+        return Outcome::Deliver;
     }
     if context.destination.generation == place::HOST || multicast(&context.headers) {
-        return Ok(Outcome::Stack);
+        return Outcome::Stack;
     }
-    Ok(Outcome::Route)
+    Outcome::Route
 }
 
 #[inline(always)]

@@ -2,10 +2,13 @@
 //!
 //! Only layouts and what follows from them alone (states, timeouts); judging belongs to `classify`.
 
-use crate::{atomic::Shared, ipcache::Address};
+use crate::{
+    atomic::{Shared, Words},
+    ipcache::Address,
+};
 
 /// Key of the conntrack map. Both directions of a flow have the same key: the smaller (address, port) comes first.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConntrackKey {
     /// The address that comes first.
@@ -24,6 +27,32 @@ pub struct ConntrackKey {
     pub icmp: u8,
     /// Zero.
     pub reserved: u8,
+}
+
+// SAFETY: integers and arrays of integers without padding, as its size shows.
+unsafe impl Words for ConntrackKey {}
+
+impl ConntrackKey {
+    /// Whether both are the same key; what `==` does, without a call to `memcmp`.
+    #[must_use]
+    #[inline(always)]
+    pub const fn same(&self, other: &Self) -> bool {
+        self.low_port == other.low_port
+            && self.high_port == other.high_port
+            && self.protocol == other.protocol
+            && self.leg == other.leg
+            && self.icmp == other.icmp
+            && self.low.same(&other.low)
+            && self.high.same(&other.high)
+    }
+
+    /// Whether this is no connection's key: the content of a ring element never used.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_empty(&self) -> bool {
+        let [low, high] = [self.low.words(), self.high.words()];
+        low[3] == 0 && high[3] == 0
+    }
 }
 
 /// One end of a connection as the entry keeps it.
@@ -206,13 +235,11 @@ impl State {
     #[inline(always)]
     pub const fn timeout(self, protocol: u8) -> u64 {
         let seconds = match (protocol, self) {
-            // TCP and SCTP: a handshake that does not come forward, a connection, the rest of one.
-            (6 | 132, Self::Opening | Self::Answered) => 60,
+            // TCP and SCTP: a handshake or a farewell that does not come forward, a connection, what still flies about after one.
+            (6 | 132, Self::Opening | Self::Answered | Self::Closing) | (17, Self::Opening) => 60,
             (6 | 132, Self::Established) => 8000,
-            (6 | 132, Self::Closing) => 60,
             (6 | 132, Self::Closed) => 10,
-            // UDP: a question, a stream.
-            (17, Self::Opening) => 60,
+            // UDP: a stream; a question is above.
             (17, _) => 180,
             (1 | 58, _) => 30,
             _ => 600,

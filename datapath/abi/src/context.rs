@@ -4,6 +4,7 @@
 
 use crate::{
     Cookie, Identity, Reason,
+    atomic::{self, Words},
     conntrack::{ConntrackEntry, ConntrackKey, FragmentKey, FragmentValue},
     event::{Event, Hook},
     ipcache::{Address, PrefixKey},
@@ -29,8 +30,18 @@ pub enum Outcome {
     Reply = 4,
 }
 
+/// What is known of the place of the address that was looked up last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Located {
+    /// Nothing.
+    Anywhere = 0,
+    /// It is held by another node of the cluster.
+    OnOtherNode = 1,
+}
+
 /// Where one end of a packet is and who it is.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct End {
     /// The identity; local nodes in the flavour their own pods see.
@@ -39,7 +50,13 @@ pub struct End {
     pub slot: u32,
     /// The endpoint's generation, or a [`crate::conntrack::place`].
     pub generation: u32,
+    /// Zero.
+    pub reserved: u32,
 }
+
+// SAFETY: integers without padding, as the size shows.
+unsafe impl Words for End {}
+const _: () = assert!(size_of::<End>() == 16);
 
 /// What one end decided, in plain numbers.
 #[repr(C)]
@@ -101,8 +118,12 @@ pub struct Context {
     pub reversed: bool,
     /// Judge both ends, whatever the first one says.
     pub both: bool,
+    /// An entry, though not one that this packet may be taken for, was found under the key.
+    pub occupied: bool,
     /// Whether `low` of the key is the packet's destination.
     pub source_high: bool,
+    /// Where the address looked up last is.
+    pub located: Located,
     /// How many bytes of `head` are the packet's.
     pub available: u32,
     /// Index of the interface it was seen at.
@@ -162,7 +183,9 @@ impl Context {
             reason: Reason::None,
             reversed: false,
             both: false,
+            occupied: false,
             source_high: false,
+            located: Located::Anywhere,
             available: 0,
             ifindex: 0,
             ingress_ifindex: 0,
@@ -200,10 +223,11 @@ impl Context {
         self.reason = Reason::None;
         self.reversed = false;
         self.both = false;
+        self.occupied = false;
         self.slot = 0;
         self.deliver = 0;
-        self.source = End::default();
-        self.destination = End::default();
+        atomic::clear(&mut self.source);
+        atomic::clear(&mut self.destination);
         self.egress = Decision::NOT_JUDGED;
         self.ingress = Decision::NOT_JUDGED;
     }

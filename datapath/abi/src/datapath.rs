@@ -57,8 +57,9 @@ pub trait Datapath: PolicyTables {
     fn remove_connection(&self, key: &ConntrackKey);
     /// Hands out the next position of an endpoint's ring, counting from 0.
     fn next_position(&self, slot: u32) -> u64;
-    /// The key in an element of the rings.
-    fn ring_key(&self, element: u32) -> Option<ConntrackKey>;
+    /// Copies the key in an element of the rings; false if there is no such element.
+    #[must_use]
+    fn ring_key(&self, element: u32, into: &mut ConntrackKey) -> bool;
     /// Writes an element of the rings.
     fn set_ring_key(&self, element: u32, key: &ConntrackKey);
     /// What the first fragment of a packet said.

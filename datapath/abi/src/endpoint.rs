@@ -12,7 +12,7 @@ pub struct Endpoint {
     pub ipv4: Address,
     /// The pod's IPv6 address; meaningless without [`Endpoint::IPV6`].
     pub ipv6: Address,
-    /// The identity its traffic carries.
+    /// The identity its traffic carries; see [`Endpoint::identity_ipv6`].
     pub identity: Identity,
     /// Peer table that judges what it sends.
     pub egress_table: u32,
@@ -28,8 +28,9 @@ pub struct Endpoint {
     pub mac: [u8; 6],
     /// The hardware address of the interface's host side: the gateway's, as the pod sees it.
     pub host_mac: [u8; 6],
-    /// Zero.
-    pub reserved: u32,
+    /// The identity its IPv6 traffic carries, where policies by address block tell its two addresses apart; else
+    /// [`Identity::UNKNOWN`], and `identity` holds for both families.
+    pub identity_ipv6: Identity,
 }
 
 impl Endpoint {
@@ -48,9 +49,21 @@ impl Endpoint {
             || (self.flags & Self::IPV6 != 0 && self.ipv6.same(address))
     }
 
+    /// The identity of its traffic of one family.
+    #[must_use]
+    #[inline(always)]
+    pub const fn identity_of(&self, ipv4: bool) -> Identity {
+        if ipv4 || self.identity_ipv6.0 == Identity::UNKNOWN.0 {
+            self.identity
+        } else {
+            self.identity_ipv6
+        }
+    }
+
     /// The link-local IPv6 address that follows from the hardware address (RFC 4291, appendix A): the only one a pod may use.
     #[must_use]
     #[inline(always)]
+    #[allow(clippy::many_single_char_names)] // bytes have no better names
     pub const fn link_local(&self) -> Address {
         let [a, b, c, d, e, f] = self.mac;
         Address([

@@ -132,7 +132,7 @@ pub struct Event {
     pub icmp_type: u8,
     /// ICMP code.
     pub icmp_code: u8,
-    /// EtherType of a frame that is not IP; else 0.
+    /// `EtherType` of a frame that is not IP; else 0.
     pub ether_type: u16,
     /// Zero.
     pub reserved: u16,

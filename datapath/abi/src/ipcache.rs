@@ -34,6 +34,7 @@ impl Address {
     /// The address in words of memory order, for comparing quickly.
     #[must_use]
     #[inline(always)]
+    #[allow(clippy::many_single_char_names)] // bytes have no better names
     pub const fn words(&self) -> [u32; 4] {
         let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = self.0;
         [

@@ -5,7 +5,7 @@
 use crate::{
     Cookie, Identity, Range, Reason,
     conntrack::place,
-    context::{Context, Decision, End},
+    context::{Context, Decision, End, Located},
     datapath::Datapath,
     endpoint::Endpoint,
     event::Hook,
@@ -55,16 +55,17 @@ fn resolve_source<D: Datapath>(datapath: &D, context: &mut Context) -> Result<()
                     Reason::SpoofedAddress
                 });
             }
-            context.source = local(context.slot, endpoint);
+            context.source = local(context.slot, endpoint, &source);
         }
         Hook::ToEndpoint | Hook::FromOutside => {
             if impossible_source(&source) || is_link_local(&source) {
                 return Err(Reason::InvalidSource);
             }
-            if datapath.slot_by_address(&source) != 0 {
+            let end = elsewhere(datapath, context, &source);
+            // What is known to be on another node is no endpoint of this one.
+            if context.located != Located::OnOtherNode && datapath.slot_by_address(&source) != 0 {
                 return Err(Reason::AddressFromOutside);
             }
-            let end = elsewhere(datapath, context, &source);
             let own = end.generation == place::HOST;
             let made_here = context.hook == Hook::ToEndpoint && context.ingress_ifindex == 0;
             if own && !made_here {
@@ -110,7 +111,7 @@ fn anywhere<D: Datapath>(datapath: &D, context: &mut Context, destination: bool)
     let slot = datapath.slot_by_address(&address);
     let end = match present(datapath, slot) {
         // The slot may have been given to another pod since.
-        Some(endpoint) if endpoint.owns(&address) => local(slot, endpoint),
+        Some(endpoint) if endpoint.owns(&address) => local(slot, endpoint, &address),
         _ => elsewhere(datapath, context, &address),
     };
     if destination {
@@ -123,6 +124,7 @@ fn anywhere<D: Datapath>(datapath: &D, context: &mut Context, destination: bool)
 /// An address that is no endpoint's of this node.
 #[inline(always)]
 fn elsewhere<D: Datapath>(datapath: &D, context: &mut Context, address: &Address) -> End {
+    context.located = Located::Anywhere;
     let info = match datapath.address(address) {
         Some(info) => Some(info),
         None if is_gateway(datapath, address) => {
@@ -130,6 +132,7 @@ fn elsewhere<D: Datapath>(datapath: &D, context: &mut Context, address: &Address
                 identity: Identity::HOST,
                 slot: 0,
                 generation: place::HOST,
+                reserved: 0,
             };
         }
         None => {
@@ -149,8 +152,12 @@ fn elsewhere<D: Datapath>(datapath: &D, context: &mut Context, address: &Address
             },
             slot: 0,
             generation: place::OUTSIDE,
+            reserved: 0,
         };
     };
+    if info.node != 0 && info.node != context.node {
+        context.located = Located::OnOtherNode;
+    }
     let own = info.flags & AddressInfo::NODE != 0 && info.node == context.node;
     End {
         identity: if own {
@@ -160,6 +167,7 @@ fn elsewhere<D: Datapath>(datapath: &D, context: &mut Context, address: &Address
         },
         slot: 0,
         generation: if own { place::HOST } else { place::OUTSIDE },
+        reserved: 0,
     }
 }
 
@@ -189,11 +197,12 @@ pub(crate) fn present<D: Datapath>(datapath: &D, slot: u32) -> Option<&Endpoint>
 }
 
 #[inline(always)]
-fn local(slot: u32, endpoint: &Endpoint) -> End {
+fn local(slot: u32, endpoint: &Endpoint, address: &Address) -> End {
     End {
-        identity: endpoint.identity,
+        identity: endpoint.identity_of(address.is_v4()),
         slot,
         generation: endpoint.generation,
+        reserved: 0,
     }
 }
 

@@ -4,6 +4,9 @@
 //! Nothing here allocates, needs `std`, performs I/O or knows Kubernetes. Everything the kernel does is in this crate, so that it
 //! can be tested, fuzzed and benchmarked on the host.
 #![cfg_attr(not(any(test, feature = "std")), no_std)]
+// The verifier follows values through straight code far better than through calls, and a call costs the kernel's machine its registers:
+// what is small is always inlined, and what is a stage never.
+#![allow(clippy::inline_always)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod atomic;

@@ -119,6 +119,24 @@ impl Memory {
             .map_or(0, |bucket| bucket.suppressed.load())
     }
 
+    /// Every count of drops, in the order of hooks and reasons.
+    #[must_use]
+    pub fn all_drops(&self) -> Vec<((Hook, Reason), Counter)> {
+        self.drops.borrow().iter().map(|(k, c)| (*k, *c)).collect()
+    }
+
+    /// Everything rules decided, in the order of cookies, without what live connections carry.
+    #[must_use]
+    pub fn all_rules(&self) -> Vec<(Cookie, Counter)> {
+        self.rules.borrow().iter().map(|(k, c)| (*k, *c)).collect()
+    }
+
+    /// All events sent and not yet taken.
+    #[must_use]
+    pub fn events(&self) -> Vec<Event> {
+        self.events.borrow().clone()
+    }
+
     /// Takes all events sent so far.
     pub fn take_events(&self) -> Vec<Event> {
         self.events.take()
@@ -270,14 +288,14 @@ impl Datapath for Memory {
         *cursor - 1
     }
 
-    fn ring_key(&self, element: u32) -> Option<ConntrackKey> {
-        Some(
-            self.ring
-                .borrow()
-                .get(&element)
-                .copied()
-                .unwrap_or_default(),
-        )
+    fn ring_key(&self, element: u32, into: &mut ConntrackKey) -> bool {
+        *into = self
+            .ring
+            .borrow()
+            .get(&element)
+            .copied()
+            .unwrap_or_default();
+        true
     }
 
     fn set_ring_key(&self, element: u32, key: &ConntrackKey) {
@@ -356,8 +374,11 @@ fn plain(connection: &Connection) -> ConntrackEntry {
         key: connection.key,
         created: connection.created,
         last_seen: connection.last_seen.load(),
-        packets: connection.packets.each_ref().map(|n| n.load()),
-        bytes: connection.bytes.each_ref().map(|n| n.load()),
+        packets: connection
+            .packets
+            .each_ref()
+            .map(crate::atomic::Shared::load),
+        bytes: connection.bytes.each_ref().map(crate::atomic::Shared::load),
         source: connection.source.snapshot(),
         destination: connection.destination.snapshot(),
         epoch: connection.epoch.load(),

@@ -16,8 +16,8 @@ use crate::{
 };
 
 /// Bytes of an ARP frame for IPv4 over Ethernet.
-const ARP_FRAME: usize = 42;
-/// Bytes of a neighbour advertisement with the target's hardware address: Ethernet, IPv6, ICMPv6, option.
+const ARP_FRAME: u16 = 42;
+/// Bytes of a neighbour advertisement with the target's hardware address: Ethernet, IPv6, `ICMPv6`, option.
 const ADVERTISEMENT_FRAME: usize = 14 + 40 + 24 + 8;
 /// How many options of a neighbour-discovery message are read; those that Linux sends have one or two.
 const MAX_OPTIONS: u32 = 4;
@@ -34,8 +34,9 @@ pub struct Reply {
 
 impl Reply {
     /// Length of an ARP reply.
-    pub const ARP: u16 = ARP_FRAME as u16;
+    pub const ARP: u16 = ARP_FRAME;
     /// Length of a neighbour advertisement.
+    #[allow(clippy::cast_possible_truncation)] // 86
     pub const ADVERTISEMENT: u16 = ADVERTISEMENT_FRAME as u16;
 }
 
@@ -48,7 +49,7 @@ impl Default for Reply {
     }
 }
 
-/// ICMPv6 types of RFC 4861, 2710, 3810.
+/// `ICMPv6` types of RFC 4861, 2710, 3810.
 mod icmpv6 {
     pub(super) const LISTENER_QUERY: u8 = 130;
     pub(super) const LISTENER_DONE: u8 = 132;
@@ -86,7 +87,8 @@ pub fn arp<D: Datapath>(datapath: &D, context: &mut Context) -> Result<(), Reaso
     }
     // A probe for a free address speaks for none (RFC 5227).
     let probe = operation == 1 && sender.same(&Address::v4([0; 4]));
-    if !probe && !(endpoint.flags & Endpoint::IPV4 != 0 && endpoint.ipv4.same(&sender)) {
+    let own = endpoint.flags & Endpoint::IPV4 != 0 && endpoint.ipv4.same(&sender);
+    if !(probe || own) {
         return Err(Reason::SpoofedArp);
     }
     let Some(config) = datapath.config() else {
@@ -278,14 +280,19 @@ fn advertise(context: &mut Context, endpoint: &Endpoint, target: &Address, to_al
     put(bytes, 56, &sum.to_be_bytes());
 }
 
-/// The ICMPv6 checksum of an advertisement whose checksum field is zero (RFC 8200, section 8.1).
+/// The `ICMPv6` checksum of an advertisement whose checksum field is zero (RFC 8200, section 8.1).
 #[inline(always)]
 fn checksum(bytes: &[u8; ADVERTISEMENT_FRAME]) -> u16 {
     // The pseudo-header: both addresses (they are summed below with the message), the length and the protocol.
     let mut sum = 32 + 58_u32;
     let mut at = 22;
-    while at < ADVERTISEMENT_FRAME {
-        sum += u32::from(be16(bytes, at));
+    while at + 1 < ADVERTISEMENT_FRAME {
+        // SAFETY: both are in bounds. Volatile, or else all bytes are kept on the stack at once.
+        let (high, low) = unsafe {
+            let pair = bytes.as_ptr().add(at);
+            (pair.read_volatile(), pair.add(1).read_volatile())
+        };
+        sum += u32::from(high) << 8 | u32::from(low);
         at += 2;
     }
     sum = (sum & 0xffff) + (sum >> 16);
@@ -301,7 +308,11 @@ fn put<const N: usize>(into: &mut [u8; ADVERTISEMENT_FRAME], at: usize, bytes: &
     let mut index = 0;
     while index < N {
         if at + index < ADVERTISEMENT_FRAME {
-            into[at + index] = bytes[index];
+            // SAFETY: both indexes are in bounds. Volatile, or else all bytes are kept on the stack at once.
+            unsafe {
+                let byte = bytes.as_ptr().add(index).read_volatile();
+                into.as_mut_ptr().add(at + index).write_volatile(byte);
+            }
         }
         index += 1;
     }

@@ -4,6 +4,7 @@
 
 use crate::{
     Reason,
+    atomic::{self, Words},
     ipcache::Address,
     packet::{HEAD, Head, Packet, be16, be32, chunk},
 };
@@ -55,13 +56,16 @@ pub mod tcp {
 const ETHERNET: u32 = 14;
 const IPV4_HEADER: u32 = 20;
 const IPV6_HEADER: u32 = 40;
+/// Where the transport header is in nearly every packet.
+const PLAIN_IPV4: u32 = ETHERNET + IPV4_HEADER;
+const PLAIN_IPV6: u32 = ETHERNET + IPV6_HEADER;
 /// How many extension headers are followed; senders use one or two.
 const MAX_EXTENSIONS: u32 = 6;
 /// The largest frame whose length fields can be right; beyond, the kernel's segmentation offload leaves them 0.
 const MAX_SIZED: u32 = 65_535;
 
 /// What is known of a packet after parsing.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Headers {
     /// Source address.
@@ -99,11 +103,11 @@ pub struct Headers {
     pub flags: u8,
     /// Source hardware address.
     pub source_mac: [u8; 6],
-    /// Destination hardware address.
-    pub destination_mac: [u8; 6],
-    /// Zero.
-    pub reserved: u16,
 }
+
+// SAFETY: integers and arrays of integers without padding, as the size shows.
+unsafe impl Words for Headers {}
+const _: () = assert!(size_of::<Headers>() == 64);
 
 impl Headers {
     /// Flag: an IPv6 packet.
@@ -162,12 +166,11 @@ pub fn link<P: Packet + ?Sized>(
     head: &mut Head,
     headers: &mut Headers,
 ) -> Result<u32, Reason> {
-    *headers = Headers::default();
+    atomic::clear(headers);
     let available = packet.head(head);
     if available < ETHERNET {
         return Err(Reason::Truncated);
     }
-    headers.destination_mac = chunk(&head.bytes, 0);
     headers.source_mac = chunk(&head.bytes, 6);
     headers.ether_type = be16(&head.bytes, 12);
     if packet.tagged() {
@@ -367,8 +370,6 @@ pub fn transport<P: Packet + ?Sized>(
     if headers.end - headers.transport < needed {
         return Err(Reason::Truncated);
     }
-    const PLAIN_IPV4: u32 = ETHERNET + IPV4_HEADER;
-    const PLAIN_IPV6: u32 = ETHERNET + IPV6_HEADER;
     let bytes: [u8; 20] = match headers.transport {
         PLAIN_IPV4 if available >= PLAIN_IPV4 + needed => chunk(&head.bytes, 34),
         PLAIN_IPV6 if available >= PLAIN_IPV6 + needed => chunk(&head.bytes, 54),
@@ -507,7 +508,7 @@ pub fn quoted<P: Packet + ?Sized>(
     outer: &Headers,
     inner: &mut Headers,
 ) -> Result<(), Reason> {
-    *inner = Headers::default();
+    atomic::clear(inner);
     let offset = outer.transport + 8;
     // Only the start of the packet is quoted, so that its own lengths are not to be held against the frame's.
     if outer.is(Headers::IPV6) {

@@ -29,7 +29,7 @@ pub fn dropped<D: Datapath>(datapath: &D, context: &mut Context, reason: Reason)
         context.slot = datapath.slot_by_ifindex(context.ifindex);
     }
     let suppressed = match datapath.bucket(context.slot, reason) {
-        Some(bucket) if !admit(datapath, bucket) => return Outcome::Drop,
+        Some(bucket) if !admit(datapath, bucket, context.now) => return Outcome::Drop,
         Some(bucket) => bucket.suppressed.load(),
         None => 0,
     };
@@ -42,7 +42,7 @@ pub fn dropped<D: Datapath>(datapath: &D, context: &mut Context, reason: Reason)
 /// The generic cell rate algorithm in one word: the time at which the bucket would be full again moves on by one interval with each
 /// token. A token is there while that time is less than the burst ahead.
 #[inline(always)]
-fn admit<D: Datapath>(datapath: &D, bucket: &Bucket) -> bool {
+fn admit<D: Datapath>(datapath: &D, bucket: &Bucket, now: u64) -> bool {
     let Some(config) = datapath.config() else {
         return true;
     };
@@ -50,7 +50,6 @@ fn admit<D: Datapath>(datapath: &D, bucket: &Bucket) -> bool {
     if interval == 0 {
         return true;
     }
-    let now = datapath.now();
     let full_at = bucket.full_at.load();
     let next = if full_at > now { full_at } else { now } + interval;
     let allowed = next - now <= interval * config.drop_event_burst;

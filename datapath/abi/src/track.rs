@@ -4,7 +4,7 @@
 //! How ends are found and judged is `judge`'s; what happens to the packet then is `classify`'s.
 
 use crate::{
-    Cookie, Identity, Reason,
+    Cookie, Identity, Reason, atomic,
     config::Config,
     conntrack::{Connection, ConnectionEnd, ConntrackEnd, ConntrackEntry, State, place},
     context::{Context, Decision, End},
@@ -38,6 +38,7 @@ pub fn recognise<D: Datapath>(datapath: &D, context: &mut Context) -> Known {
     let Some(connection) = datapath.connection(&context.key) else {
         return Known::No;
     };
+    context.occupied = true;
     let source_high = connection.flags & ConntrackEntry::SOURCE_HIGH != 0;
     let reply = source_high != context.source_high;
     let state = State::from_raw(connection.state.load());
@@ -57,7 +58,7 @@ pub fn recognise<D: Datapath>(datapath: &D, context: &mut Context) -> Known {
         (opener, other)
     };
     // Read last: an element that was reused meanwhile has another key by now, and all of the above was another connection's.
-    if connection.key != context.key {
+    if !connection.key.same(&context.key) {
         return Known::No;
     }
     context.reversed = reply;
@@ -77,20 +78,22 @@ fn reopens(headers: &Headers, state: State, reply: bool) -> bool {
 /// Whether both ends' verdicts are of the tables as they are, for the ends as they are.
 #[inline(always)]
 fn holds<D: Datapath>(datapath: &D, connection: &Connection) -> bool {
+    let ipv4 = connection.key.low.is_v4();
     connection.epoch.load() == datapath.epoch()
-        && end_holds(datapath, &connection.source, true)
-        && end_holds(datapath, &connection.destination, false)
+        && end_holds(datapath, &connection.source, ipv4, true)
+        && end_holds(datapath, &connection.destination, ipv4, false)
 }
 
 #[inline(always)]
-fn end_holds<D: Datapath>(datapath: &D, end: &ConnectionEnd, opener: bool) -> bool {
+fn end_holds<D: Datapath>(datapath: &D, end: &ConnectionEnd, ipv4: bool, opener: bool) -> bool {
     if end.slot == 0 {
         return true;
     }
     let Some(endpoint) = judge::present(datapath, end.slot) else {
         return false;
     };
-    if endpoint.generation != end.generation || endpoint.identity.0 != end.identity.load() {
+    if endpoint.generation != end.generation || endpoint.identity_of(ipv4).0 != end.identity.load()
+    {
         return false;
     }
     let table = end.table.load();
@@ -109,6 +112,7 @@ fn end(end: &ConnectionEnd) -> End {
         identity: Identity(end.identity.load()),
         slot: end.slot,
         generation: end.generation,
+        reserved: 0,
     }
 }
 
@@ -137,10 +141,21 @@ fn may_send<D: Datapath>(datapath: &D, context: &mut Context) -> bool {
     }
 }
 
-/// Whether two hardware addresses are the same, without a call to `memcmp`.
+/// Whether two hardware addresses are the same, by half words and without a call to `memcmp`.
 #[inline(always)]
 pub(crate) const fn same_mac(a: &[u8; 6], b: &[u8; 6]) -> bool {
-    a[5] == b[5] && a[4] == b[4] && a[3] == b[3] && a[2] == b[2] && a[1] == b[1] && a[0] == b[0]
+    let [a, b] = [half_words(a), half_words(b)];
+    a[2] == b[2] && a[1] == b[1] && a[0] == b[0]
+}
+
+#[inline(always)]
+#[allow(clippy::many_single_char_names)] // bytes have no better names
+const fn half_words(&[a, b, c, d, e, f]: &[u8; 6]) -> [u16; 3] {
+    [
+        u16::from_ne_bytes([a, b]),
+        u16::from_ne_bytes([c, d]),
+        u16::from_ne_bytes([e, f]),
+    ]
 }
 
 /// Counts the packet and moves the connection's state on.
@@ -204,7 +219,8 @@ fn advance(connection: &Connection, flags: u8, reply: bool, state: State) {
 /// and `context.reversed` says which of them opened it.
 ///
 /// # Errors
-/// Why the connection may not go on. It is forgotten then.
+/// Why the connection may not go on. Its entry stays, with the revisions of before, so that each further packet is judged by the direction
+/// that opened it: without the entry a packet in midstream is judged in both orientations, and the other one may be allowed.
 #[inline(never)]
 pub fn judge_again<D: Datapath>(datapath: &D, context: &mut Context) -> Result<(), Reason> {
     let verdict = judge::judge_flow(datapath, context);
@@ -216,10 +232,7 @@ pub fn judge_again<D: Datapath>(datapath: &D, context: &mut Context) -> Result<(
         };
     };
     fold(datapath, connection);
-    if let Err(reason) = verdict {
-        datapath.remove_connection(&context.key);
-        return Err(reason);
-    }
+    verdict?;
     let (opener, other) = openers(context);
     if connection.source.slot != opener.slot
         || connection.source.generation != opener.generation
@@ -319,7 +332,9 @@ fn admit<D: Datapath>(datapath: &D, context: &mut Context, state: State) -> Resu
         opener.slot
     };
     // What was counted under this key so far must not be lost with the entry that is overwritten.
-    if let Some(connection) = datapath.connection(&context.key) {
+    if context.occupied
+        && let Some(connection) = datapath.connection(&context.key)
+    {
         fold(datapath, connection);
     }
     take_position(datapath, context, owner)?;
@@ -332,7 +347,7 @@ fn admit<D: Datapath>(datapath: &D, context: &mut Context, state: State) -> Resu
     }
     let bytes = u64::from(context.length);
     let entry = &mut context.entry;
-    entry.key = context.key;
+    atomic::copy(&context.key, &mut entry.key);
     entry.created = context.now;
     entry.last_seen = context.now;
     if context.reversed {
@@ -398,11 +413,10 @@ fn take_position<D: Datapath>(
         #[allow(clippy::cast_possible_truncation)] // a position is a number modulo the quota
         let position = datapath.next_position(owner) as u32 & (quota - 1);
         let element = owner * quota + position;
-        let Some(key) = datapath.ring_key(element) else {
+        if !datapath.ring_key(element, &mut context.evicted) {
             return Err(Reason::ConntrackQuota);
-        };
-        context.evicted = key;
-        if key.protocol != 0
+        }
+        if !context.evicted.is_empty()
             && let Some(old) = datapath.connection(&context.evicted)
             && old.owner == owner
             && old.position == position
@@ -434,13 +448,14 @@ fn fold<D: Datapath>(datapath: &D, connection: &Connection) {
     if packets == 0 {
         return;
     }
-    for cookie in [
-        connection.source.cookie.load(),
-        connection.destination.cookie.load(),
-    ] {
-        if Cookie(cookie) != Cookie::NONE {
-            datapath.count_rule(Cookie(cookie), packets, bytes);
-        }
+    let source = Cookie(connection.source.cookie.load());
+    let destination = Cookie(connection.destination.cookie.load());
+    if source != Cookie::NONE {
+        datapath.count_rule(source, packets, bytes);
+    }
+    // What decided at both ends decided once, as userland counts live connections.
+    if destination != Cookie::NONE && destination != source {
+        datapath.count_rule(destination, packets, bytes);
     }
 }
 
@@ -470,7 +485,7 @@ pub fn relate<D: Datapath>(datapath: &D, context: &mut Context) -> Result<(), Re
         context.now,
     );
     // A verdict that is out of date is judged again by the connection's own next packet, not by what somebody says of it.
-    if over || !holds(datapath, connection) || connection.key != context.key {
+    if over || !holds(datapath, connection) || !connection.key.same(&context.key) {
         return Err(Reason::UnrelatedError);
     }
     // The quoted packet travelled against the error.

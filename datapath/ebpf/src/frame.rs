@@ -1,5 +1,12 @@
 //! The packet as the kernel hands it over: reading its bytes, and sending it where it was judged to go.
 
+// Lengths here are constants below 256, which no cast can change, and a frame's start is aligned for half words.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_ptr_alignment
+)]
+
 use core::ptr::from_mut;
 
 use aya_ebpf::{
@@ -71,13 +78,12 @@ impl Frame {
     ) -> i32 {
         match outcome {
             Outcome::Drop => TCX_DROP,
-            Outcome::Stack => TCX_NEXT,
             Outcome::Deliver => match target {
                 Some(endpoint) => self.deliver(context, endpoint),
                 None => TCX_DROP,
             },
             Outcome::Route if by_fib => self.route(context),
-            Outcome::Route => TCX_NEXT,
+            Outcome::Stack | Outcome::Route => TCX_NEXT,
             Outcome::Reply => self.reply(context),
         }
     }

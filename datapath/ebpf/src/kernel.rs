@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use sluice_abi::{
     Cookie, Range, Reason,
-    atomic::Shared,
+    atomic::{self, Shared},
     config::{Config, epoch},
     conntrack::{Connection, ConntrackEntry, ConntrackKey, FragmentKey, FragmentValue},
     datapath::{Bucket, Datapath},
@@ -54,8 +54,15 @@ impl PolicyTables for Kernel {
 
     #[inline(always)]
     fn peer(&self, key: &PeerKey) -> Option<PeerValue> {
-        // SAFETY: the value is copied at once; the caller checks the key that it carries.
-        unsafe { PEERS.get(key).copied() }
+        let value = PEERS.get_ptr(key)?;
+        // The kernel writes an element that it uses again from its start, the key before the cell: a key that still is the right one
+        // after the cell was read shows that the cell was its own. Volatile, so that no compiler turns the order round.
+        // SAFETY: a live element, aligned to its words, of which any bits are valid; the caller checks the key.
+        unsafe {
+            let cell = (&raw const (*value).cell).read_volatile();
+            let key = (&raw const (*value).key).read_volatile();
+            Some(PeerValue { key, cell })
+        }
     }
 
     #[inline(always)]
@@ -144,6 +151,7 @@ impl Datapath for Kernel {
     }
 
     #[inline(always)]
+    #[allow(clippy::needless_borrows_for_generic_args)] // the key would be copied
     fn insert_connection(&self, entry: &ConntrackEntry) -> bool {
         CONNTRACK.insert(&entry.key, entry, BPF_ANY).is_ok()
     }
@@ -167,16 +175,20 @@ impl Datapath for Kernel {
     }
 
     #[inline(always)]
-    fn ring_key(&self, element: u32) -> Option<ConntrackKey> {
-        CONNTRACK_SLOTS.get(element).copied()
+    fn ring_key(&self, element: u32, into: &mut ConntrackKey) -> bool {
+        let Some(kept) = CONNTRACK_SLOTS.get(element) else {
+            return false;
+        };
+        // A key torn by another CPU's store finds no connection and evicts nothing.
+        atomic::copy(kept, into);
+        true
     }
 
     #[inline(always)]
     fn set_ring_key(&self, element: u32, key: &ConntrackKey) {
         if let Some(kept) = CONNTRACK_SLOTS.get_ptr_mut(element) {
-            // SAFETY: a live array element. The position is this program's alone until the ring comes round; should it come round
-            // within one packet, a torn key finds no connection and evicts nothing.
-            unsafe { *kept = *key };
+            // SAFETY: a live array element. The position is this program's alone until the ring comes round.
+            atomic::copy(key, unsafe { &mut *kept });
         }
     }
 
@@ -187,6 +199,7 @@ impl Datapath for Kernel {
     }
 
     #[inline(always)]
+    #[allow(clippy::needless_borrows_for_generic_args)] // the key would be copied
     fn insert_fragment(&self, value: &FragmentValue) {
         // A fragment that can't be remembered costs the packet its later fragments, no more.
         let _ = FRAGMENTS.insert(&value.key, value, BPF_ANY);

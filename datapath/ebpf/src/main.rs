@@ -4,6 +4,10 @@
 //! The crate is built for `bpfel-unknown-none` by `cargo xtask ebpf`. On a host target it compiles too, so that clippy
 //! and rust-analyzer see it, into a program that does nothing.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+// See the same line in `sluice-abi`.
+#![allow(clippy::inline_always)]
+// The macro hands every program its context by value.
+#![allow(clippy::needless_pass_by_value)]
 
 mod frame;
 mod kernel;

@@ -19,6 +19,11 @@ pub const BPFFS: &str = "/sys/fs/bpf";
 /// The oldest kernel with tcx links.
 const FLOOR: (u32, u32) = (6, 6);
 
+/// Bits of capability sets (include/uapi/linux/capability.h). `CAP_SYS_ADMIN` contains `CAP_BPF` and `CAP_PERFMON`.
+const NET_ADMIN: u64 = 1 << 12;
+const SYS_ADMIN: u64 = 1 << 21;
+const BPF: u64 = 1 << 39;
+
 /// Whether a feature is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
@@ -54,7 +59,9 @@ impl fmt::Display for Feature {
 #[derive(Debug, Error)]
 pub enum ProbeError {
     /// The process lacks rights.
-    #[error("this process may not use eBPF ({0}): run it as root, or with CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN")]
+    #[error(
+        "this process may not use eBPF ({0}): run it as root, or with CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN"
+    )]
     Privilege(io::Error),
     /// The kernel lacks something that nothing works without.
     #[error("this kernel ({release}) can't run the datapath: {}", list(.missing))]
@@ -73,15 +80,50 @@ pub enum ProbeError {
 #[must_use]
 pub fn probe() -> Vec<Feature> {
     vec![
-        feature("kernel 6.6 or newer", version(), true, "tcx links and the verifier's later abilities are missing"),
-        feature("rights to use eBPF", rights(), true, "nothing can be loaded"),
+        feature(
+            "kernel 6.6 or newer",
+            version(),
+            true,
+            "tcx links and the verifier's later abilities are missing",
+        ),
+        feature(
+            "rights to use eBPF",
+            rights(),
+            true,
+            "nothing can be loaded",
+        ),
         feature("tcx", tcx(), true, "programs can't be attached"),
-        feature("ring buffer", supported(MapType::RingBuf), true, "programs with events can't be loaded"),
-        feature("prefix trie", supported(MapType::LpmTrie), true, "address blocks and long port lists can't be looked up"),
-        feature("grace period", grace(), true, "tables can't be changed safely"),
+        feature(
+            "ring buffer",
+            supported(MapType::RingBuf),
+            true,
+            "programs with events can't be loaded",
+        ),
+        feature(
+            "prefix trie",
+            supported(MapType::LpmTrie),
+            true,
+            "address blocks and long port lists can't be looked up",
+        ),
+        feature(
+            "grace period",
+            grace(),
+            true,
+            "tables can't be changed safely",
+        ),
         feature("BTF", btf(), false, "bpftool shows maps as bytes"),
-        feature("eBPF compiler (JIT)", jit(), false, "programs are interpreted: every packet costs several times as much"),
-        feature("bpf file system", bpffs(), false, "nothing survives a restart until one is mounted"),
+        feature(
+            "eBPF compiler (JIT)",
+            jit(),
+            false,
+            "programs are interpreted: every packet costs several times as much",
+        ),
+        feature(
+            "bpf file system",
+            bpffs(),
+            false,
+            "nothing survives a restart until one is mounted",
+        ),
     ]
 }
 
@@ -91,13 +133,23 @@ pub fn probe() -> Vec<Feature> {
 /// See [`ProbeError`].
 pub fn require() -> Result<(), ProbeError> {
     if let Err(error) = supported(MapType::Array).and_then(|()| rights()) {
-        return Err(ProbeError::Privilege(io::Error::new(io::ErrorKind::PermissionDenied, error)));
+        return Err(ProbeError::Privilege(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            error,
+        )));
     }
     let missing: Vec<Feature> = probe()
         .into_iter()
         .filter(|feature| feature.required && feature.state != State::Present)
         .collect();
-    if missing.is_empty() { Ok(()) } else { Err(ProbeError::Kernel { release: release(), missing }) }
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(ProbeError::Kernel {
+            release: release(),
+            missing,
+        })
+    }
 }
 
 /// Mounts a bpf file system where none is. `true` if it had to.
@@ -108,14 +160,30 @@ pub fn mount_bpffs() -> Result<bool, ProbeError> {
     if bpffs().is_ok() {
         return Ok(false);
     }
-    mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
-        .map_err(|e| ProbeError::Mount(e.into()))?;
+    mount(
+        Some("bpf"),
+        BPFFS,
+        Some("bpf"),
+        MsFlags::empty(),
+        Some("mode=0700"),
+    )
+    .map_err(|e| ProbeError::Mount(e.into()))?;
     Ok(true)
 }
 
-fn feature(name: &'static str, found: Result<(), String>, required: bool, consequence: &'static str) -> Feature {
+fn feature(
+    name: &'static str,
+    found: Result<(), String>,
+    required: bool,
+    consequence: &'static str,
+) -> Feature {
     let state = found.map_or_else(State::Absent, |()| State::Present);
-    Feature { name, state, required, consequence }
+    Feature {
+        name,
+        state,
+        required,
+        consequence,
+    }
 }
 
 fn version() -> Result<(), String> {
@@ -145,10 +213,6 @@ fn rights() -> Result<(), String> {
         .find_map(|line| line.strip_prefix("CapEff:"))
         .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
         .ok_or("/proc/self/status does not tell")?;
-    // Numbers from include/uapi/linux/capability.h; CAP_SYS_ADMIN contains CAP_BPF and CAP_PERFMON.
-    const NET_ADMIN: u64 = 1 << 12;
-    const SYS_ADMIN: u64 = 1 << 21;
-    const BPF: u64 = 1 << 39;
     let bpf = effective & (SYS_ADMIN | BPF) != 0;
     if bpf && effective & NET_ADMIN != 0 {
         Ok(())
@@ -158,7 +222,9 @@ fn rights() -> Result<(), String> {
 }
 
 fn tcx() -> Result<(), String> {
-    SchedClassifier::query_tcx("lo", TcAttachType::Ingress).map(drop).map_err(|e| e.to_string())
+    SchedClassifier::query_tcx("lo", TcAttachType::Ingress)
+        .map(drop)
+        .map_err(|e| e.to_string())
 }
 
 fn supported(kind: MapType) -> Result<(), String> {
@@ -208,7 +274,11 @@ mod tests {
 
     #[test]
     fn releases_are_compared_by_number() {
-        for (release, version) in [("6.18.44-fc", (6, 18)), ("6.6-rc1", (6, 6)), ("5.15.0-91-generic", (5, 15))] {
+        for (release, version) in [
+            ("6.18.44-fc", (6, 18)),
+            ("6.6-rc1", (6, 6)),
+            ("5.15.0-91-generic", (5, 15)),
+        ] {
             assert_eq!(parse(release), Some(version));
         }
         assert_eq!(parse("linux"), None);
@@ -217,7 +287,15 @@ mod tests {
 
     #[test]
     fn an_absent_feature_says_what_that_means() {
-        let absent = feature("tcx", Err("EINVAL".to_owned()), true, "programs can't be attached");
-        assert_eq!(absent.to_string(), "tcx: absent (EINVAL): programs can't be attached");
+        let absent = feature(
+            "tcx",
+            Err("EINVAL".to_owned()),
+            true,
+            "programs can't be attached",
+        );
+        assert_eq!(
+            absent.to_string(),
+            "tcx: absent (EINVAL): programs can't be attached"
+        );
     }
 }

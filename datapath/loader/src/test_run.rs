@@ -12,7 +12,7 @@ use crate::load::{Datapath, LoadError, name_of};
 const OUTPUT: usize = 2048;
 /// Bytes of `struct __sk_buff` (include/uapi/linux/bpf.h).
 const CONTEXT: usize = 192;
-/// Offsets in `struct __sk_buff`: the fields that a test run may set (`convert___skb_to_skb` in net/bpf/test_run.c).
+/// Offsets in `struct __sk_buff`: the fields that a test run may set (`convert___skb_to_skb` in `net/bpf/test_run.c`).
 const MARK: usize = 8;
 const INGRESS_IFINDEX: usize = 36;
 const IFINDEX: usize = 40;
@@ -32,7 +32,12 @@ pub struct Input {
 
 impl Default for Input {
     fn default() -> Self {
-        Self { ifindex: 0, ingress_ifindex: 0, mark: 0, repeat: 1 }
+        Self {
+            ifindex: 0,
+            ingress_ifindex: 0,
+            mark: 0,
+            repeat: 1,
+        }
     }
 }
 
@@ -54,7 +59,11 @@ impl Datapath {
     /// The kernel refuses the packet or the interface.
     pub fn test_run(&self, hook: Hook, packet: &[u8], input: &Input) -> Result<Output, LoadError> {
         let mut context = [0; CONTEXT];
-        for (offset, value) in [(MARK, input.mark), (INGRESS_IFINDEX, input.ingress_ifindex), (IFINDEX, input.ifindex)] {
+        for (offset, value) in [
+            (MARK, input.mark),
+            (INGRESS_IFINDEX, input.ingress_ifindex),
+            (IFINDEX, input.ifindex),
+        ] {
             context[offset..offset + 4].copy_from_slice(&value.to_ne_bytes());
         }
         let mut out = vec![0; packet.len() + OUTPUT];
@@ -69,6 +78,10 @@ impl Datapath {
             })
             .map_err(|error| LoadError::TestRun(name_of(hook), error))?;
         out.truncate(result.data_size_out as usize);
-        Ok(Output { code: result.return_value, time: result.duration, packet: out })
+        Ok(Output {
+            code: result.return_value,
+            time: result.duration,
+            packet: out,
+        })
     }
 }

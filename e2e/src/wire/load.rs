@@ -1,6 +1,7 @@
 //! Three loads on TCP: request/response, connect-and-close, and a stream. Each is bounded in time and pinned to CPUs.
 
 use std::{
+    ffi::OsString,
     io::{self, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::atomic::{AtomicBool, Ordering},
@@ -10,6 +11,7 @@ use std::{
 
 use nix::{
     sched::{CpuSet, sched_setaffinity},
+    sys::socket::sockopt::TcpCongestion,
     unistd::Pid,
 };
 use sluice_datapath::net::{NetError, NetNs, in_namespace};
@@ -155,6 +157,8 @@ pub fn stream(client: &Endpoint, server: &Endpoint, duration: Duration) -> Resul
         pin(0)?;
         let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
         stream.set_write_timeout(Some(TIMEOUT))?;
+        // The kernel's own default, whatever the machine's is: one that paces (BBR) would be measured in place of the path.
+        nix::sys::socket::setsockopt(&stream, TcpCongestion, &OsString::from("cubic"))?;
         let buffer = vec![0; 1 << 17];
         let start = Instant::now();
         while start.elapsed() < duration {
@@ -198,7 +202,7 @@ fn finish<T>(ended: thread::Result<io::Result<T>>, what: &str) -> Result<T, Load
 }
 
 /// Pins the calling thread to `cpu` modulo the CPUs there are.
-fn pin(cpu: usize) -> io::Result<()> {
+pub(crate) fn pin(cpu: usize) -> io::Result<()> {
     let count = thread::available_parallelism()?.get();
     let mut set = CpuSet::new();
     set.set(cpu % count)?;

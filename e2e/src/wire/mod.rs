@@ -5,5 +5,6 @@
 mod load;
 mod topology;
 
+pub(crate) use load::pin;
 pub use load::{Endpoint, LoadError, connects, request_response, stream};
 pub use topology::{Netfilter, Topology};

@@ -10,7 +10,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use sluice_datapath::net::{Mac, NetNs, Netlink, Route, VethEnd, dual_stack_forwarding, set_sysctls};
+use sluice_datapath::net::{
+    Mac, NetNs, Netlink, Route, VethEnd, dual_stack_forwarding, set_sysctls,
+};
 
 use super::Endpoint;
 
@@ -49,21 +51,33 @@ impl Drop for Topology {
 
 const CLIENT: &str = "10.201.0.2";
 const SERVER: &str = "10.201.1.2";
+const CLIENT_V6: &str = "fd97::1:2";
+const SERVER_V6: &str = "fd97::2:2";
+
+/// No wait for duplicates of an IPv6 address.
+const USABLE_AT_ONCE: &[(&str, &str)] = &[
+    ("net.ipv6.conf.all.accept_dad", "0"),
+    ("net.ipv6.conf.default.accept_dad", "0"),
+];
 
 impl Topology {
-    /// A veth pair, one end in each namespace: nothing in between.
+    /// A veth pair, one end in each namespace: nothing in between. The endpoints are reached by their addresses of the family: 0 for
+    /// IPv4, 1 for IPv6.
     ///
     /// # Errors
     /// If a namespace or link can't be made.
-    pub fn bare() -> Result<Self> {
-        let made = Self::empty("bare")?;
+    pub fn bare(family: usize) -> Result<Self> {
+        let mut made = Self::empty("bare")?;
+        let (client, server) = [(CLIENT, SERVER), (CLIENT_V6, SERVER_V6)][family];
+        (made.client.address, made.server.address) = (client.parse()?, server.parse()?);
         let (near, far) = (
             NetNs::open(&made.client.namespace)?,
             NetNs::open(&made.server.namespace)?,
         );
         let mut netlink = Netlink::open_in(&near)?;
         netlink.create_veth(&end("eth0", 1), &end("eth0", 2), &far)?;
-        for (namespace, own, other) in [(&near, CLIENT, SERVER), (&far, SERVER, CLIENT)] {
+        for (namespace, own, other) in [(&near, client, server), (&far, server, client)] {
+            set_sysctls(namespace, USABLE_AT_ONCE)?;
             let mut netlink = Netlink::open_in(namespace)?;
             let index = netlink.index("eth0")?;
             netlink.add_address(index, host_prefix(own)?)?;
@@ -163,7 +177,11 @@ impl Topology {
     }
 
     fn namespace_of(&self, index: u8) -> Result<NetNs> {
-        let endpoint = if index == 1 { &self.client } else { &self.server };
+        let endpoint = if index == 1 {
+            &self.client
+        } else {
+            &self.server
+        };
         Ok(NetNs::open(&endpoint.namespace)?)
     }
 }
@@ -193,25 +211,48 @@ fn host_prefix(address: &str) -> Result<ipnet::IpNet> {
 fn load_rules(node: &NetNs, filter: Netfilter, rules: u32) -> Result<()> {
     // Addresses that never match, then the client's.
     let peers: Vec<String> = (1..rules)
-        .map(|number| format!("172.{}.{}.{}", 16 + (number >> 16), (number >> 8) & 255, number & 255))
+        .map(|number| {
+            format!(
+                "172.{}.{}.{}",
+                16 + (number >> 16),
+                (number >> 8) & 255,
+                number & 255
+            )
+        })
         .chain([CLIENT.to_owned()])
         .collect();
     let established = "-A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT\n";
     match filter {
-        Netfilter::Conntrack => iptables(node, &format!("*filter\n:FORWARD DROP [0:0]\n{established}-A FORWARD -j ACCEPT\nCOMMIT\n")),
+        Netfilter::Conntrack => iptables(
+            node,
+            &format!("*filter\n:FORWARD DROP [0:0]\n{established}-A FORWARD -j ACCEPT\nCOMMIT\n"),
+        ),
         Netfilter::Iptables => {
             let list: String = peers
                 .iter()
                 .map(|peer| format!("-A FORWARD -s {peer} -p tcp -j ACCEPT\n"))
                 .collect();
-            iptables(node, &format!("*filter\n:FORWARD DROP [0:0]\n{established}{list}COMMIT\n"))
-        }
-        Netfilter::Ipset => {
-            let list: String = peers.iter().map(|peer| format!("add peers {peer}\n")).collect();
-            run_in(node, "ipset", &["restore"], &format!("create peers hash:ip maxelem 1000000\n{list}"))?;
             iptables(
                 node,
-                &format!("*filter\n:FORWARD DROP [0:0]\n{established}-A FORWARD -m set --match-set peers src -p tcp -j ACCEPT\nCOMMIT\n"),
+                &format!("*filter\n:FORWARD DROP [0:0]\n{established}{list}COMMIT\n"),
+            )
+        }
+        Netfilter::Ipset => {
+            let list: String = peers
+                .iter()
+                .map(|peer| format!("add peers {peer}\n"))
+                .collect();
+            run_in(
+                node,
+                "ipset",
+                &["restore"],
+                &format!("create peers hash:ip maxelem 1000000\n{list}"),
+            )?;
+            iptables(
+                node,
+                &format!(
+                    "*filter\n:FORWARD DROP [0:0]\n{established}-A FORWARD -m set --match-set peers src -p tcp -j ACCEPT\nCOMMIT\n"
+                ),
             )
         }
         Netfilter::NftSet => {
@@ -249,7 +290,10 @@ fn run_in(namespace: &NetNs, program: &str, arguments: &[&str], input: &str) -> 
         .write_all(input.as_bytes())?;
     let output = child.wait_with_output()?;
     if !output.status.success() {
-        bail!("{program} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "{program} failed: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     Ok(())
 }

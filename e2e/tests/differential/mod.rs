@@ -17,7 +17,7 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner},
 };
 use sluice_world::{Answer, Learned, Mode, Query, World};
-use sluice_worldgen::{Parameters, Recording, generate};
+use sluice_worldgen::{Generated, Parameters, Recording, generate};
 
 use case::Case;
 pub(crate) use coverage::Coverage;
@@ -39,17 +39,17 @@ pub(crate) trait Engine {
     fn answers(&mut self, queries: &[Query]) -> Vec<Answer>;
 }
 
-/// Holds the engine against the reference over `SLUICE_WORLDS` worlds, or `worlds` where that is not set.
+/// Holds the engine against the reference over as many worlds as the variable says, or `worlds` where it is not set.
 ///
 /// # Panics
 /// Where they differ, with the smallest world found in which they do.
-pub(crate) fn run<E: Engine>(worlds: u32) -> Coverage {
-    let worlds = number("SLUICE_WORLDS").unwrap_or(worlds);
+pub(crate) fn run<E: Engine>(variable: &str, worlds: u32) -> Coverage {
+    let worlds = number(variable).unwrap_or(worlds);
     let seed = number("SLUICE_SEED").unwrap_or(0);
-    println!(
-        "{worlds} worlds, seed {seed}; parameters: {}",
-        Parameters::small()
-    );
+    println!("{worlds} worlds, seed {seed}");
+    for parameters in Parameters::small_worlds() {
+        println!("parameters: {parameters}");
+    }
     thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS)
             .map(|thread| scope.spawn(move || share::<E>(worlds.div_ceil(THREADS), seed, thread)))
@@ -82,25 +82,38 @@ fn share<E: Engine>(worlds: u32, seed: u32, thread: u32) -> Result<Coverage, Str
     let mut runner =
         TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
     let coverage = std::cell::RefCell::new(Coverage::default());
-    let result = runner.run(&(mode(), recording()), |(mode, recording)| {
-        let case = Case::read(&generate(&Parameters::small(), &recording), mode);
+    let result = runner.run(&(mode(), kind(), recording()), |(mode, kind, recording)| {
+        let case = Case::read(&generated(kind, &recording), mode);
         case.compare::<E>(&mut coverage.borrow_mut())
             .map_err(|difference| TestCaseError::fail(difference.to_string()))
     });
     match result {
         Ok(()) => Ok(coverage.into_inner()),
-        Err(TestError::Fail(_, (mode, recording))) => Err(report::report::<E>(
-            &generate(&Parameters::small(), &recording),
-            mode,
-        )),
+        Err(TestError::Fail(_, (mode, kind, recording))) => {
+            Err(report::report::<E>(&generated(kind, &recording), mode))
+        }
         Err(TestError::Abort(reason)) => Err(format!("the test was aborted: {reason}")),
     }
 }
 
+/// The world of a recording, of one of the kinds of small world.
+fn generated(kind: usize, recording: &Recording) -> Generated {
+    generate(&Parameters::small_worlds()[kind], recording)
+}
+
+/// Which kind of small world; the broad one is the most frequent.
+fn kind() -> impl Strategy<Value = usize> {
+    proptest::prop_oneof![
+        3 => proptest::strategy::Just(0),
+        1 => proptest::strategy::Just(1),
+        1 => proptest::strategy::Just(2),
+    ]
+}
+
 fn mode() -> impl Strategy<Value = Mode> {
     proptest::prop_oneof![
-        4 => proptest::strategy::Just(Mode::Default),
-        2 => proptest::strategy::Just(Mode::Always),
+        9 => proptest::strategy::Just(Mode::Default),
+        3 => proptest::strategy::Just(Mode::Always),
         1 => proptest::strategy::Just(Mode::Never),
     ]
 }

@@ -27,8 +27,12 @@ pub(super) async fn make(attempt: &Attempt, patience: Duration) -> Outcome {
     let result = timeout(patience, async {
         match attempt.transport {
             Transport::Tcp => tcp(to).await,
-            Transport::Udp => datagram(UdpSocket::bind(any(to.ip())).await?, to, b"probe", name_of).await,
-            Transport::Icmp => datagram(ping_socket(to.ip())?, to, echo(to.ip()), |_| String::new()).await,
+            Transport::Udp => {
+                datagram(UdpSocket::bind(any(to.ip())).await?, to, b"probe", name_of).await
+            }
+            Transport::Icmp => {
+                datagram(ping_socket(to.ip())?, to, echo(to.ip()), |_| String::new()).await
+            }
         }
     })
     .await;
@@ -42,12 +46,19 @@ pub(super) async fn make(attempt: &Attempt, patience: Duration) -> Outcome {
 
 async fn tcp(to: SocketAddr) -> io::Result<String> {
     let mut line = String::new();
-    BufReader::new(TcpStream::connect(to).await?).read_line(&mut line).await?;
+    BufReader::new(TcpStream::connect(to).await?)
+        .read_line(&mut line)
+        .await?;
     Ok(name_of(line.as_bytes()))
 }
 
 /// Sends until the first answer comes.
-async fn datagram(socket: UdpSocket, to: SocketAddr, content: &[u8], read: fn(&[u8]) -> String) -> io::Result<String> {
+async fn datagram(
+    socket: UdpSocket,
+    to: SocketAddr,
+    content: &[u8],
+    read: fn(&[u8]) -> String,
+) -> io::Result<String> {
     socket.connect(to).await?;
     let mut ticks = interval(AGAIN);
     let mut buffer = [0; 2048];
@@ -87,7 +98,10 @@ fn any(like: IpAddr) -> SocketAddr {
 
 /// The first line of an answer.
 fn name_of(answer: &[u8]) -> String {
-    let line = answer.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = answer
+        .split(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default();
     String::from_utf8_lossy(line).into_owned()
 }
 
@@ -97,12 +111,22 @@ mod tests {
     use crate::responder;
 
     fn block_on<F: Future>(work: F) -> F::Output {
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(work)
     }
 
     #[test]
     fn a_responder_answers_with_its_name_and_a_closed_port_refuses() {
-        let free = || std::net::UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        let free = || {
+            std::net::UdpSocket::bind((Ipv6Addr::LOCALHOST, 0))
+                .unwrap()
+                .local_addr()
+                .unwrap()
+                .port()
+        };
         let (tcp, udp, closed) = (free(), free(), free());
         block_on(async {
             tokio::select! {
@@ -133,6 +157,9 @@ mod tests {
             address: Ipv4Addr::LOCALHOST.into(),
             port: mute.local_addr().unwrap().port(),
         };
-        assert_eq!(block_on(make(&attempt, Duration::from_millis(50))), Outcome::Silence);
+        assert_eq!(
+            block_on(make(&attempt, Duration::from_millis(50))),
+            Outcome::Silence
+        );
     }
 }

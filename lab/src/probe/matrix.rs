@@ -22,13 +22,22 @@ pub fn render(cells: &[Cell], style: Style) -> String {
     let mut columns: Vec<&str> = cells.iter().map(|cell| cell.from.as_str()).collect();
     columns.sort_unstable();
     columns.dedup();
-    let width = rows.keys().map(|row| row.to_string().chars().count()).max().unwrap_or(0).max(4);
+    let width = rows
+        .keys()
+        .map(|row| row.to_string().chars().count())
+        .max()
+        .unwrap_or(0)
+        .max(4);
     let mut text = String::new();
     heads(&mut text, &columns, width);
     for (row, by_source) in &rows {
         let _ = write!(text, "{:width$} ", row.to_string());
         for column in &columns {
-            text.push_str(&by_source.get(column).map_or_else(|| format!("{:WIDTH$}", "·"), |mark| mark.paint(style)));
+            text.push_str(
+                &by_source
+                    .get(column)
+                    .map_or_else(|| format!("{:WIDTH$}", "·"), |mark| mark.paint(style)),
+            );
         }
         text.truncate(text.trim_end().len());
         text.push('\n');
@@ -77,16 +86,31 @@ impl Mark {
             _ => ("✗", "\x1b[31m"),
         };
         let text = format!("{:WIDTH$}", format!("{sign}{}", self.reason));
-        if style.colour { format!("{colour}{text}\x1b[0m") } else { text }
+        if style.colour {
+            format!("{colour}{text}\x1b[0m")
+        } else {
+            text
+        }
     }
 }
 
-fn rows<'a>(cells: &'a [Cell], reasons: &mut Reasons) -> BTreeMap<Row<'a>, BTreeMap<&'a str, Mark>> {
+fn rows<'a>(
+    cells: &'a [Cell],
+    reasons: &mut Reasons,
+) -> BTreeMap<Row<'a>, BTreeMap<&'a str, Mark>> {
     let mut rows: BTreeMap<Row<'a>, BTreeMap<&'a str, Mark>> = BTreeMap::new();
     for cell in cells {
-        let row = Row { to: &cell.to, transport: cell.transport, port: cell.port };
+        let row = Row {
+            to: &cell.to,
+            transport: cell.transport,
+            port: cell.port,
+        };
         let mark = rows.entry(row).or_default().entry(&cell.from).or_default();
-        let family = if cell.address.is_ipv4() { &mut mark.reached_v4 } else { &mut mark.reached_v6 };
+        let family = if cell.address.is_ipv4() {
+            &mut mark.reached_v4
+        } else {
+            &mut mark.reached_v6
+        };
         *family = Some(cell.reached);
         mark.wrong |= !cell.agrees();
         // Where the families differ, the denial is the more telling reason; else they are the same or the first is as good.
@@ -115,13 +139,11 @@ struct Reasons(Vec<String>);
 
 impl Reasons {
     fn number(&mut self, reason: String) -> usize {
-        match self.0.iter().position(|known| *known == reason) {
-            Some(index) => index + 1,
-            None => {
-                self.0.push(reason);
-                self.0.len()
-            }
+        if let Some(index) = self.0.iter().position(|known| *known == reason) {
+            return index + 1;
         }
+        self.0.push(reason);
+        self.0.len()
     }
 
     fn write(&self, text: &mut String) {
@@ -143,7 +165,11 @@ pub fn explain(answer: &Answer) -> String {
     if answer.egress == answer.ingress {
         return format!("allowed both ways: {}", side_text(&answer.egress));
     }
-    format!("allowed: egress {}, ingress {}", side_text(&answer.egress), side_text(&answer.ingress))
+    format!(
+        "allowed: egress {}, ingress {}",
+        side_text(&answer.egress),
+        side_text(&answer.ingress)
+    )
 }
 
 fn side_text(side: &Side) -> String {
@@ -174,7 +200,11 @@ mod tests {
     use crate::probe::Outcome;
 
     fn side(verdict: SideVerdict, reason: Reason, rule: Option<RuleRef>) -> Side {
-        Side { verdict, reason, rule }
+        Side {
+            verdict,
+            reason,
+            rule,
+        }
     }
 
     fn rule(name: &str) -> RuleRef {
@@ -191,8 +221,16 @@ mod tests {
     }
 
     fn cell(from: &str, to: &str, v4: bool, reached: bool, ingress: Side) -> Cell {
-        let address: IpAddr = if v4 { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
-        let verdict = if ingress.verdict == SideVerdict::Denied { SideVerdict::Denied } else { SideVerdict::Allowed };
+        let address: IpAddr = if v4 {
+            Ipv4Addr::LOCALHOST.into()
+        } else {
+            Ipv6Addr::LOCALHOST.into()
+        };
+        let verdict = if ingress.verdict == SideVerdict::Denied {
+            SideVerdict::Denied
+        } else {
+            SideVerdict::Allowed
+        };
         Cell {
             from: from.to_owned(),
             to: to.to_owned(),
@@ -236,7 +274,10 @@ mod tests {
     fn a_difference_between_families_or_from_policy_shows() {
         let allowed = || side(SideVerdict::Allowed, Reason::Rule, Some(rule("front")));
         let denied = || side(SideVerdict::Denied, Reason::DefaultDeny, None);
-        let one_family = [cell("a", "b", true, true, allowed()), cell("a", "b", false, false, denied())];
+        let one_family = [
+            cell("a", "b", true, true, allowed()),
+            cell("a", "b", false, false, denied()),
+        ];
         assert!(render(&one_family, Style::default()).contains("b 80/TCP 42"));
         let lie = [cell("a", "b", true, false, allowed())];
         assert!(render(&lie, Style::default()).contains("b 80/TCP !1"));

@@ -66,18 +66,39 @@ impl Outcome {
 ///
 /// # Panics
 /// If a thread of a group does.
-pub fn run(groups: &[(String, Vec<Attempt>)], patience: Duration) -> Result<Vec<Vec<Outcome>>, LabError> {
+pub fn run(
+    groups: &[(String, Vec<Attempt>)],
+    patience: Duration,
+) -> Result<Vec<Vec<Outcome>>, LabError> {
     std::thread::scope(|scope| {
-        let threads: Vec<_> =
-            groups.iter().map(|(namespace, attempts)| scope.spawn(move || run_group(namespace, attempts, patience))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        let threads: Vec<_> = groups
+            .iter()
+            .map(|(namespace, attempts)| {
+                scope.spawn(move || run_group(namespace, attempts, patience))
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| {
+                thread
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+            .collect()
     })
 }
 
-fn run_group(namespace: &str, attempts: &[Attempt], patience: Duration) -> Result<Vec<Outcome>, LabError> {
+fn run_group(
+    namespace: &str,
+    attempts: &[Attempt],
+    patience: Duration,
+) -> Result<Vec<Outcome>, LabError> {
     let namespace = NetNs::open(namespace)?;
     in_namespace(&namespace, || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(LabError::io("starting a probe"))?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(LabError::io("starting a probe"))?;
         Ok(runtime.block_on(run_all(attempts, patience)))
     })?
 }

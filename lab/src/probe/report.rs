@@ -54,7 +54,10 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { patience: Duration::from_secs(1), ping: false }
+        Self {
+            patience: Duration::from_secs(1),
+            ping: false,
+        }
     }
 }
 
@@ -63,15 +66,30 @@ impl Default for Options {
 ///
 /// # Errors
 /// A pod's namespace can't be entered.
-pub fn probe(lab: &LabName, world: &World, judge: &Judge<'_>, options: Options) -> Result<Vec<Cell>, LabError> {
+pub fn probe(
+    lab: &LabName,
+    world: &World,
+    judge: &Judge<'_>,
+    options: Options,
+) -> Result<Vec<Cell>, LabError> {
     let tries = tries(world, options.ping);
     let groups: Vec<(String, Vec<Attempt>)> = tries
         .iter()
-        .map(|(from, tries)| (lab.pod_namespace(from), tries.iter().map(|t| t.attempt.clone()).collect()))
+        .map(|(from, tries)| {
+            (
+                lab.pod_namespace(from),
+                tries.iter().map(|t| t.attempt.clone()).collect(),
+            )
+        })
         .collect();
     let outcomes = run(&groups, options.patience)?;
-    let flat = tries.into_iter().flat_map(|(_, tries)| tries).zip(outcomes.into_iter().flatten());
-    Ok(flat.map(|(made, outcome)| made.cell(outcome, judge)).collect())
+    let flat = tries
+        .into_values()
+        .flatten()
+        .zip(outcomes.into_iter().flatten());
+    Ok(flat
+        .map(|(made, outcome)| made.cell(outcome, judge))
+        .collect())
 }
 
 /// A try before it is made.
@@ -108,19 +126,29 @@ impl Try {
 /// Whether the live datapath lets the flow through: a redirect has no proxy yet and drops.
 fn passes_live(answer: &Answer) -> bool {
     answer.verdict == SideVerdict::Allowed
-        && [&answer.egress, &answer.ingress].iter().all(|side| side.verdict != SideVerdict::Redirected)
+        && [&answer.egress, &answer.ingress]
+            .iter()
+            .all(|side| side.verdict != SideVerdict::Redirected)
 }
 
 /// All tries by the pod that makes them. Host-network pods have no namespace of their own and make none.
 fn tries(world: &World, ping: bool) -> BTreeMap<PodRef, Vec<Try>> {
     let book = AddressBook::new(world);
-    let pods: Vec<&Pod> = world.pods.values().filter(|pod| !pod.host_network).collect();
+    let pods: Vec<&Pod> = world
+        .pods
+        .values()
+        .filter(|pod| !pod.host_network)
+        .collect();
     let mut all = BTreeMap::new();
     for from in &pods {
         let mut own = Vec::new();
         for to in pods.iter().filter(|to| to.id != from.id) {
             for (transport, port) in goals(to, ping) {
-                own.extend(to.addresses.iter().filter_map(|address| one(&book, from, to, transport, port, *address)));
+                own.extend(
+                    to.addresses
+                        .iter()
+                        .filter_map(|address| one(&book, from, to, transport, port, *address)),
+                );
             }
         }
         all.insert(from.id.clone(), own);
@@ -129,16 +157,31 @@ fn tries(world: &World, ping: bool) -> BTreeMap<PodRef, Vec<Try>> {
 }
 
 fn goals(to: &Pod, ping: bool) -> Vec<(Transport, u16)> {
-    let listened = to.listens.iter().filter_map(|(protocol, port)| match protocol {
-        6 => Some((Transport::Tcp, *port)),
-        17 => Some((Transport::Udp, *port)),
-        _ => None,
-    });
-    listened.chain(ping.then_some((Transport::Icmp, 0))).collect()
+    let listened = to
+        .listens
+        .iter()
+        .filter_map(|(protocol, port)| match protocol {
+            6 => Some((Transport::Tcp, *port)),
+            17 => Some((Transport::Udp, *port)),
+            _ => None,
+        });
+    listened
+        .chain(ping.then_some((Transport::Icmp, 0)))
+        .collect()
 }
 
-fn one(book: &AddressBook, from: &Pod, to: &Pod, transport: Transport, port: u16, address: IpAddr) -> Option<Try> {
-    let source = *from.addresses.iter().find(|own| own.is_ipv4() == address.is_ipv4())?;
+fn one(
+    book: &AddressBook,
+    from: &Pod,
+    to: &Pod,
+    transport: Transport,
+    port: u16,
+    address: IpAddr,
+) -> Option<Try> {
+    let source = *from
+        .addresses
+        .iter()
+        .find(|own| own.is_ipv4() == address.is_ipv4())?;
     let target = |address| match book.holder(address) {
         Holder::Target(target) => Some(target),
         Holder::Service(_) => None,
@@ -153,7 +196,11 @@ fn one(book: &AddressBook, from: &Pod, to: &Pod, transport: Transport, port: u16
     Some(Try {
         from: from.id.clone(),
         to: to.id.clone(),
-        attempt: Attempt { transport, address, port },
+        attempt: Attempt {
+            transport,
+            address,
+            port,
+        },
         query: Query {
             id: format!("{} {} {address} {transport:?} {port}", from.id, to.id),
             from: target(source)?,

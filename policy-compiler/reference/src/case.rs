@@ -33,6 +33,22 @@ impl<'w> Setting<'w> {
         }
     }
 
+    /// A pod's or node's label `kube-apiserver` goes by any of its addresses; an outside address stands for itself.
+    pub(crate) fn is_api_server(&self, party: Party<'w>) -> bool {
+        match party {
+            Party::Pod(pod) => pod
+                .addresses
+                .iter()
+                .any(|address| self.api_server.contains(address)),
+            Party::Node(node) => node
+                .addresses
+                .iter()
+                .any(|address| self.api_server.contains(address)),
+            Party::Outside(address) => self.api_server.contains(&address),
+            Party::Unknown => false,
+        }
+    }
+
     /// Labels of a namespace; none where it is not known.
     pub(crate) fn namespace_labels(&self, name: &str) -> &'w Labels {
         static NONE: Labels = Labels::new();
@@ -73,12 +89,6 @@ impl<'w> Case<'w, '_> {
             (Direction::Egress, Party::Pod(pod)) => Some(pod),
             (Direction::Egress, _) => None,
         }
-    }
-
-    /// Whether the peer's address is the API server's. The label is the address's: a node or pod has it with one address and not
-    /// with another.
-    pub(crate) fn peer_is_api_server(&self) -> bool {
-        !matches!(self.peer, Party::Unknown) && self.setting.api_server.contains(&self.address)
     }
 
     /// Whether the peer is the node that the subject runs on.

@@ -19,7 +19,7 @@ pub(crate) struct Tiers<'w> {
     pub(crate) namespace: Vec<Considered<'w>>,
     /// In the order in which they are asked.
     pub(crate) baseline: Vec<Considered<'w>>,
-    /// Some policy of the namespace tier selects the subject in this direction.
+    /// Some rule of any tier selects the subject in this direction.
     pub(crate) selected: bool,
     /// Some policy of the namespace tier makes the direction default-deny.
     pub(crate) default_denies: bool,
@@ -27,9 +27,14 @@ pub(crate) struct Tiers<'w> {
 
 impl<'w> Tiers<'w> {
     pub(crate) fn of(case: &Case<'w, '_>) -> Self {
+        let (admin, baseline) = (
+            tier_policy::consider(case, Tier::Admin),
+            tier_policy::consider(case, Tier::Baseline),
+        );
         let mut tiers = Self {
-            admin: tier_policy::consider(case, Tier::Admin),
-            baseline: tier_policy::consider(case, Tier::Baseline),
+            selected: !admin.is_empty() || !baseline.is_empty(),
+            admin,
+            baseline,
             ..Self::default()
         };
         for policy in case.setting.world.policies.values() {
@@ -81,6 +86,13 @@ pub(crate) fn decide(
         }
         Decision::Nothing => {}
     }
+    if !tiers.default_denies
+        && mode != Mode::Always
+        && let Some(side) = first_match(&tiers.baseline)
+    {
+        return side;
+    }
+    // The allow of lowest precedence: the node may probe a pod that some ingress rule selects.
     if case.direction == Direction::Ingress && case.peer_is_own_node() && tiers.selected {
         return without_rule(SideVerdict::Allowed, Reason::LocalHost);
     }
@@ -90,7 +102,7 @@ pub(crate) fn decide(
     if mode == Mode::Always {
         return without_rule(SideVerdict::Denied, Reason::Mode);
     }
-    first_match(&tiers.baseline).unwrap_or(without_rule(SideVerdict::Allowed, Reason::DefaultAllow))
+    without_rule(SideVerdict::Allowed, Reason::DefaultAllow)
 }
 
 /// The first rule of a tier that matches; nothing where it passes on or there is none.

@@ -130,7 +130,7 @@ fn is_reserved(case: &Case<'_, '_>, name: &str) -> bool {
         ("world", Party::Outside(_)) => true,
         ("world-ipv4", Party::Outside(address)) => address.is_ipv4(),
         ("world-ipv6", Party::Outside(address)) => address.is_ipv6(),
-        ("kube-apiserver", _) => case.peer_is_api_server(),
+        ("kube-apiserver", peer) => case.setting.is_api_server(peer),
         _ => false,
     }
 }

@@ -297,11 +297,12 @@ fn is_entity(case: &Case<'_, '_>, entity: Entity) -> bool {
         Entity::WorldIpv6 => matches!(case.peer, Party::Outside(address) if address.is_ipv6()),
         // One cluster is all the mesh there is; the API server belongs to it also where it runs outside.
         Entity::Cluster | Entity::ClusterMesh => {
-            matches!(case.peer, Party::Pod(_) | Party::Node(_)) || case.peer_is_api_server()
+            matches!(case.peer, Party::Pod(_) | Party::Node(_))
+                || case.setting.is_api_server(case.peer)
         }
         Entity::Host => case.peer_is_own_node(),
         Entity::RemoteNode => matches!(case.peer, Party::Node(_)) && !case.peer_is_own_node(),
-        Entity::KubeApiserver => case.peer_is_api_server(),
+        Entity::KubeApiserver => case.setting.is_api_server(case.peer),
         // Nothing that a query can name is one of these.
         Entity::Init | Entity::Ingress | Entity::Unmanaged | Entity::Health | Entity::None => false,
     }

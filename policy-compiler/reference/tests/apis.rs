@@ -242,7 +242,7 @@ fn tier_subjects_and_first_match_within_a_policy() {
         ("bank/far shop/db TCP/81", "allowed default-allow"),
         ("bank/far bank/teller TCP/81", "allowed default-allow"),
         ("ip:8.8.8.8 shop/web TCP/81", "allowed default-allow"),
-        ("node:n1 shop/web TCP/81", "allowed default-allow"),
+        ("node:n1 shop/web TCP/81", "allowed local-host"),
     ]);
 }
 

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{errors, group, np, scene, scnp, snp, snp_named};
+use common::{cnp, errors, group, np, scene, scnp, snp, snp_named};
 use sluice_world::Mode;
 
 const WEB: &str = "endpointSelector: {matchLabels: {app: web}}";
@@ -407,6 +407,13 @@ fn row_local_host() {
     let always = scene(&[rules("")]).mode(Mode::Always);
     always.ingress("node:n1 shop/web TCP/80", "allowed local-host");
     always.ingress("node:n1 shop/db TCP/80", "denied mode");
+    // An ingress rule of any tier will do.
+    let pass = "tier: Admin, priority: 1, subject: {namespaces: {}}, ingress: [{action: Pass, from: [{namespaces: {matchLabels: {no: one}}}]}]";
+    let tiers = scene(&[cnp("c", pass)]);
+    tiers.ingress("node:n1 shop/web TCP/80", "allowed local-host");
+    let always = tiers.mode(Mode::Always);
+    always.ingress("node:n1 shop/web TCP/80", "allowed local-host");
+    always.ingress("shop/db shop/web TCP/80", "denied mode");
     // It is an ingress matter: to its node a pod is held to its rules.
     let out = scene(&[snp(&format!("{WEB}, egress: [{{toEntities: [world]}}]"))]);
     out.egress("shop/web node:n1 TCP/80", "denied default-deny");

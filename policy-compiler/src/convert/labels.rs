@@ -13,6 +13,9 @@ use crate::{
     vocabulary::{NAMESPACE_KEY, NAMESPACE_LABELS},
 };
 
+/// What precedes a CIDR group's name in the key of the label that its members carry.
+const GROUP_NAME: &str = "io.cilium.policy.cidrgroupname/";
+
 impl Converter<'_> {
     /// A selector of `fromEndpoints`, `toEndpoints` or `endpointSelector`.
     ///
@@ -32,7 +35,7 @@ impl Converter<'_> {
                     | LabelSource::Fqdn
             )
         });
-        let mut requirements = self.requirements(selector, Self::endpoint_key);
+        let mut requirements = self.requirements(selector, Self::on_endpoint);
         if let Some(namespace) = self.namespace.clone()
             && !names_namespace
             && !names_reserved
@@ -49,7 +52,7 @@ impl Converter<'_> {
 
     /// A subject's `endpointSelector`: always in the policy's namespace, and always pods.
     pub(super) fn subject(&mut self, selector: &parsed::Selector) -> Selector {
-        let mut requirements = self.requirements(selector, Self::endpoint_key);
+        let mut requirements = self.requirements(selector, Self::on_endpoint);
         if let Some(namespace) = self.namespace.clone() {
             requirements.push(self.in_namespace(&namespace));
         }
@@ -58,14 +61,17 @@ impl Converter<'_> {
 
     /// A selector of node labels with sources.
     pub(super) fn nodes(&mut self, selector: &parsed::Selector, domain: Domain) -> Selector {
-        let requirements = self.requirements(selector, Self::node_key);
+        let requirements = self.requirements(selector, Self::on_node);
         finish(domain, requirements)
     }
 
     /// A selector of node labels of the Kubernetes APIs.
     pub(super) fn kube_nodes(&mut self, selector: &KubeSelector) -> Selector {
         let requirements =
-            self.requirements(selector, |this, key: &String| Key::Node(this.symbol(key)));
+            self.requirements(selector, |this, key: &String, operator| Requirement {
+                key: Key::Node(this.symbol(key)),
+                test: this.test(operator),
+            });
         finish(Domain::Nodes, requirements)
     }
 
@@ -75,18 +81,16 @@ impl Converter<'_> {
         namespaces: Option<&KubeSelector>,
         pods: &KubeSelector,
     ) -> Selector {
-        let mut requirements =
-            self.requirements(pods, |this, key: &String| Key::Pod(this.symbol(key)));
-        match namespaces {
-            Some(selector) => {
-                requirements.extend(self.requirements(selector, |this, key: &String| {
-                    Key::Pod(this.symbol(&format!("{NAMESPACE_LABELS}{key}")))
-                }));
-            }
-            None => {
-                let namespace = self.namespace.clone().unwrap_or_default();
-                requirements.push(self.in_namespace(&namespace));
-            }
+        let mut requirements = self.requirements(pods, |this, key: &String, operator| {
+            this.on_pod(key, operator)
+        });
+        if let Some(selector) = namespaces {
+            requirements.extend(self.requirements(selector, |this, key: &String, operator| {
+                this.on_pod(&format!("{NAMESPACE_LABELS}{key}"), operator)
+            }));
+        } else {
+            let namespace = self.namespace.clone().unwrap_or_default();
+            requirements.push(self.in_namespace(&namespace));
         }
         finish(Domain::Pods, requirements)
     }
@@ -111,27 +115,76 @@ impl Converter<'_> {
     fn requirements<K: Ord>(
         &mut self,
         selector: &parsed::Selector<K>,
-        key: impl Fn(&mut Self, &K) -> Key,
+        requirement: impl Fn(&mut Self, &K, &Operator) -> Requirement,
     ) -> Vec<Requirement> {
         let mut requirements = Vec::new();
-        for (name, value) in &selector.match_labels {
-            let key = key(self, name);
-            requirements.push(Requirement {
-                key,
-                test: Test::In([self.symbol(value)].into()),
-            });
+        for (key, value) in &selector.match_labels {
+            let operator = Operator::In(vec![value.clone()]);
+            requirements.push(requirement(self, key, &operator));
         }
         for expression in &selector.match_expressions {
-            let key = key(self, &expression.key);
-            let test = match &expression.operator {
-                Operator::In(values) => Test::In(self.symbols(values)),
-                Operator::NotIn(values) => Test::NotIn(self.symbols(values)),
-                Operator::Exists => Test::Exists,
-                Operator::DoesNotExist => Test::Absent,
-            };
-            requirements.push(Requirement { key, test });
+            requirements.push(requirement(self, &expression.key, &expression.operator));
         }
         requirements
+    }
+
+    fn test(&mut self, operator: &Operator) -> Test {
+        match operator {
+            Operator::In(values) => Test::In(self.symbols(values)),
+            Operator::NotIn(values) => Test::NotIn(self.symbols(values)),
+            Operator::Exists => Test::Exists,
+            Operator::DoesNotExist => Test::Absent,
+        }
+    }
+
+    fn on_endpoint(&mut self, key: &LabelKey, operator: &Operator) -> Requirement {
+        if key.source == LabelSource::CidrGroup && !key.key.starts_with(GROUP_NAME) {
+            return self.on_group_label(&key.key, operator);
+        }
+        Requirement {
+            key: self.endpoint_key(key),
+            test: self.test(operator),
+        }
+    }
+
+    /// A label of CIDR groups. An address carries those of all groups that hold it, so what is asked of the values is asked of the groups.
+    fn on_group_label(&mut self, key: &str, operator: &Operator) -> Requirement {
+        self.dependencies.groups = true;
+        let with = |value: &String| match operator {
+            Operator::In(values) | Operator::NotIn(values) => values.contains(value),
+            Operator::Exists | Operator::DoesNotExist => true,
+        };
+        let groups = self.world.groups.values();
+        let entries = groups
+            .filter(|group| group.labels.get(key).is_some_and(with))
+            .flat_map(|group| group.cidrs.iter().map(|net| (*net, Vec::new())))
+            .collect();
+        let atom = self
+            .vocabulary
+            .prefixes
+            .acquire(AddressSet::new(false, entries));
+        let test = match operator {
+            Operator::In(_) | Operator::Exists => Test::Exists,
+            Operator::NotIn(_) | Operator::DoesNotExist => Test::Absent,
+        };
+        Requirement {
+            key: Key::Atom(atom),
+            test,
+        }
+    }
+
+    fn on_node(&mut self, key: &LabelKey, operator: &Operator) -> Requirement {
+        Requirement {
+            key: self.node_key(key),
+            test: self.test(operator),
+        }
+    }
+
+    fn on_pod(&mut self, key: &str, operator: &Operator) -> Requirement {
+        Requirement {
+            key: Key::Pod(self.symbol(key)),
+            test: self.test(operator),
+        }
     }
 
     fn endpoint_key(&mut self, key: &LabelKey) -> Key {
@@ -144,7 +197,8 @@ impl Converter<'_> {
                 Key::Atom(self.vocabulary.prefixes.acquire(set))
             }),
             LabelSource::CidrGroup => {
-                let entries = self.group(&key.key, &[]);
+                let name = key.key.strip_prefix(GROUP_NAME).unwrap_or(&key.key);
+                let entries = self.group(name, &[]);
                 Key::Atom(
                     self.vocabulary
                         .prefixes
@@ -167,7 +221,8 @@ impl Converter<'_> {
 
     fn node_key(&mut self, key: &LabelKey) -> Key {
         match key.source {
-            LabelSource::Any | LabelSource::Node => Key::Node(self.symbol(&key.key)),
+            LabelSource::Any => Key::AnyNode(self.symbol(&key.key), reserved(&key.key)),
+            LabelSource::Node => Key::Node(self.symbol(&key.key)),
             LabelSource::Reserved => reserved(&key.key).map_or(Key::Nowhere, Key::Reserved),
             _ => Key::Nowhere,
         }

@@ -20,7 +20,7 @@ impl Converter<'_> {
                 policy: policy.origin.clone(),
                 place: self.place(&policy.origin, Tier::Namespace, 0, 0),
                 direction,
-                subject: self.vocabulary.acquire(subject),
+                subject: self.vocabulary.acquire(&subject),
                 default_deny: true,
                 rules: (0..)
                     .zip(rules)
@@ -41,7 +41,7 @@ impl Converter<'_> {
                     match peer {
                         NetworkPeer::Pods { namespaces, pods } => {
                             let selector = self.kube_pods(namespaces.as_ref(), pods);
-                            self.add(&mut peers, selector);
+                            self.add(&mut peers, &selector);
                         }
                         NetworkPeer::IpBlock { cidr, except } => {
                             blocks.push((*cidr, except.clone()));

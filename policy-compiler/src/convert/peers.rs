@@ -26,7 +26,7 @@ impl Converter<'_> {
             Peer::Endpoints(selectors) => {
                 for selector in selectors {
                     let selector = self.endpoints(selector);
-                    self.add(&mut peers, selector);
+                    self.add(&mut peers, &selector);
                 }
             }
             Peer::Entities(entities) => {
@@ -44,7 +44,7 @@ impl Converter<'_> {
             Peer::Nodes(selectors) => {
                 for selector in selectors {
                     let selector = self.nodes(selector, Domain::RemoteNodes);
-                    self.add(&mut peers, selector);
+                    self.add(&mut peers, &selector);
                 }
             }
             Peer::Services(services) => self.services(&mut peers, services),
@@ -55,8 +55,8 @@ impl Converter<'_> {
     }
 
     /// Adds a selector, or the scope it covers by definition.
-    pub(super) fn add(&mut self, peers: &mut Peers, selector: Selector) {
-        let covered = match &selector {
+    pub(super) fn add(&mut self, peers: &mut Peers, selector: &Selector) {
+        let covered = match selector {
             Selector::Labels(Domain::Pods, requirements) if requirements.is_empty() => Scope::Pods,
             Selector::Labels(Domain::Nodes, requirements) if requirements.is_empty() => {
                 Scope::Nodes
@@ -84,7 +84,7 @@ impl Converter<'_> {
         if !entries.is_empty() {
             let set = AddressSet::new(any_address, entries);
             let atom = self.vocabulary.prefixes.acquire(set);
-            self.add(peers, Selector::Atom(atom));
+            self.add(peers, &Selector::Atom(atom));
         }
     }
 
@@ -93,7 +93,7 @@ impl Converter<'_> {
             self.warnings.push(Warning::FqdnNotLearned);
             let patterns = selectors.iter().map(NamePattern::from).collect();
             let fqdn = self.vocabulary.fqdns.acquire(patterns);
-            self.add(peers, Selector::Fqdn(fqdn));
+            self.add(peers, &Selector::Fqdn(fqdn));
         }
     }
 
@@ -128,7 +128,7 @@ impl Converter<'_> {
         };
         peers.scopes = peers.scopes.union(Scopes::of(scopes));
         if let Some(label) = label {
-            self.add(peers, Selector::Reserved(label));
+            self.add(peers, &Selector::Reserved(label));
         }
     }
 
@@ -191,7 +191,7 @@ impl Converter<'_> {
             {
                 Some(labels) => {
                     let selector = self.service_pods(&service.id.namespace, labels);
-                    self.add(peers, selector);
+                    self.add(peers, &selector);
                 }
                 None => outside.extend(
                     service

@@ -81,7 +81,7 @@ impl Converter<'_> {
                 self.nodes(selector, Domain::Nodes)
             }
         };
-        self.vocabulary.acquire(selector)
+        self.vocabulary.acquire(&selector)
     }
 
     fn allow_rule(&mut self, rule: &AllowRule, section: Section, index: u32) -> Rule {
@@ -123,7 +123,7 @@ impl Converter<'_> {
             names.sort_unstable();
             names.dedup();
             for name in names {
-                name_holders.push(self.vocabulary.acquire(Selector::PortName(name)));
+                name_holders.push(self.vocabulary.acquire(&Selector::PortName(name)));
             }
         }
         Rule {

@@ -33,7 +33,7 @@ impl Converter<'_> {
                 policy: policy.origin.clone(),
                 place: self.place(&policy.origin, tier, policy.priority.number(), 0),
                 direction,
-                subject: self.vocabulary.acquire(subject),
+                subject: self.vocabulary.acquire(&subject),
                 default_deny: false,
                 rules: (0..)
                     .zip(rules)
@@ -60,15 +60,15 @@ impl Converter<'_> {
             match peer {
                 TierPeer::Namespaces(namespaces) => {
                     let selector = self.kube_pods(Some(namespaces), &all);
-                    self.add(&mut peers, selector);
+                    self.add(&mut peers, &selector);
                 }
                 TierPeer::Pods { namespaces, pods } => {
                     let selector = self.kube_pods(Some(namespaces), pods);
-                    self.add(&mut peers, selector);
+                    self.add(&mut peers, &selector);
                 }
                 TierPeer::Nodes(selector) => {
                     let selector = self.kube_nodes(selector);
-                    self.add(&mut peers, selector);
+                    self.add(&mut peers, &selector);
                 }
                 TierPeer::Networks(networks) => {
                     blocks.extend(networks.iter().map(|net| (*net, Vec::new())));

@@ -1,6 +1,6 @@
 //! Policies in and out of the index: which rule sets they are, which rules of them changed, whom that concerns.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use rustc_hash::FxHashSet;
 use sluice_abi::Cookie;
@@ -49,20 +49,18 @@ impl Index {
         touched: &mut Touched,
         delta: &mut Delta,
     ) {
-        let mut work: Vec<(PolicyRef, Option<Arc<Policy>>)> = staged
-            .policies
-            .iter()
-            .filter(|(id, policy)| {
-                let installed = self.policies.get(*id).map(|installed| &installed.policy);
-                policy.as_ref() != installed
-            })
-            .map(|(id, policy)| (id.clone(), policy.clone()))
-            .collect();
+        let mut work: BTreeMap<PolicyRef, Option<Arc<Policy>>> = BTreeMap::new();
         for (id, installed) in &self.policies {
             let hangs = staged.groups_changed && installed.dependencies.groups
                 || staged.services_changed && installed.dependencies.services;
-            if hangs && !staged.policies.contains_key(id) {
-                work.push((id.clone(), Some(Arc::clone(&installed.policy))));
+            if hangs {
+                work.insert(id.clone(), Some(Arc::clone(&installed.policy)));
+            }
+        }
+        for (id, policy) in &staged.policies {
+            let installed = self.policies.get(id).map(|installed| &installed.policy);
+            if policy.as_ref() != installed {
+                work.insert(id.clone(), policy.clone());
             }
         }
         for (id, policy) in work {

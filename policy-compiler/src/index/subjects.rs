@@ -18,6 +18,9 @@ use crate::{
 /// The tables of one subject, as slots: (egress, ingress).
 pub(super) type Pair = [Option<u32>; 2];
 
+/// Identities with the keys of the tables they move to.
+type Moving = Vec<(IdentityIndex, TableKey)>;
+
 const DIRECTIONS: [Direction; 2] = [Direction::Egress, Direction::Ingress];
 
 /// See the module.
@@ -250,8 +253,7 @@ impl Index {
     fn assign(&mut self, subjects: &FxHashSet<IdentityIndex>) {
         let mut subjects: Vec<IdentityIndex> = subjects.iter().copied().collect();
         subjects.sort_unstable();
-        let mut moves: BTreeMap<(Option<u32>, usize), Vec<(IdentityIndex, TableKey)>> =
-            BTreeMap::new();
+        let mut moves: BTreeMap<(Option<u32>, usize), Moving> = BTreeMap::new();
         for index in subjects {
             let Some(record) = self.identities.get(index) else {
                 continue;
@@ -275,7 +277,7 @@ impl Index {
                 continue;
             }
             for (index, key) in moving {
-                self.move_subject(index, at, old, key);
+                self.move_subject(index, at, old, &key);
             }
         }
     }
@@ -300,19 +302,16 @@ impl Index {
         together
     }
 
-    fn move_subject(&mut self, index: IdentityIndex, at: usize, old: Option<u32>, key: TableKey) {
-        let slot = if let Some(&slot) = self.subjects.by_key.get(&key) {
+    fn move_subject(&mut self, index: IdentityIndex, at: usize, old: Option<u32>, key: &TableKey) {
+        let slot = if let Some(&slot) = self.subjects.by_key.get(key) {
             slot
         } else {
-            let slot = match self.subjects.free.pop() {
-                Some(slot) => slot,
-                None => {
-                    self.subjects.tables.push(None);
-                    u32::try_from(self.subjects.tables.len() - 1).unwrap_or(u32::MAX)
-                }
-            };
+            let slot = self.subjects.free.pop().unwrap_or_else(|| {
+                self.subjects.tables.push(None);
+                u32::try_from(self.subjects.tables.len() - 1).unwrap_or(u32::MAX)
+            });
             self.subjects.tables[slot as usize] = Some(Table::new(slot + 1, key.clone()));
-            self.link(slot, &key);
+            self.link(slot, key);
             slot
         };
         if let Some(table) = self.subjects.table_mut(slot) {

@@ -62,7 +62,7 @@ pub(super) struct PodEntry {
 #[derive(Debug, Default)]
 pub(super) struct Workloads {
     namespaces: FxHashMap<Symbol, Labels>,
-    workloads: Vec<Option<Workload>>,
+    slots: Vec<Option<Workload>>,
     by_key: FxHashMap<WorkloadKey, u32>,
     by_namespace: FxHashMap<Symbol, FxHashSet<u32>>,
     free: Vec<u32>,
@@ -89,7 +89,7 @@ impl Workloads {
     pub(super) fn pods_of(&self, identity: IdentityIndex) -> Vec<u32> {
         let workloads = self.by_identity.get(&identity).into_iter().flatten();
         workloads
-            .filter_map(|index| self.workloads[*index as usize].as_ref())
+            .filter_map(|index| self.slots[*index as usize].as_ref())
             .flat_map(|workload| workload.pods.iter().copied())
             .collect()
     }
@@ -100,7 +100,7 @@ impl Workloads {
     }
 
     fn workload_mut(&mut self, index: u32) -> Option<&mut Workload> {
-        self.workloads.get_mut(index as usize)?.as_mut()
+        self.slots.get_mut(index as usize)?.as_mut()
     }
 
     fn workload(&mut self, key: WorkloadKey, vocabulary: &Vocabulary) -> u32 {
@@ -116,7 +116,7 @@ impl Workloads {
             ports,
             classes: Vec::new(),
         };
-        let index = place(&mut self.workloads, &mut self.free, workload);
+        let index = place(&mut self.slots, &mut self.free, workload);
         self.by_key.insert(key, index);
         self.by_namespace
             .entry(namespace)
@@ -127,10 +127,10 @@ impl Workloads {
 
     fn drop_if_empty(&mut self, index: u32) {
         let empty = |workload: &Workload| workload.pods.is_empty() && workload.classes.is_empty();
-        if !self.workloads[index as usize].as_ref().is_some_and(empty) {
+        if !self.slots[index as usize].as_ref().is_some_and(empty) {
             return;
         }
-        if let Some(workload) = self.workloads[index as usize].take() {
+        if let Some(workload) = self.slots[index as usize].take() {
             self.by_key.remove(&workload.key);
             if let Some(all) = self.by_namespace.get_mut(&workload.key.namespace) {
                 all.remove(&index);
@@ -206,7 +206,7 @@ impl Index {
         if keys.is_empty() && !ports {
             return;
         }
-        for (index, workload) in (0..).zip(&self.workloads.workloads) {
+        for (index, workload) in (0..).zip(&self.workloads.slots) {
             let Some(workload) = workload else { continue };
             let namespace = workload.key.namespace;
             let derived = self.workloads.namespaces.get(&namespace);
@@ -234,12 +234,12 @@ impl Index {
             ..
         } = self;
         let Workloads {
-            workloads,
+            slots,
             namespaces,
             dirty,
             ..
         } = workloads;
-        let Some(workload) = workloads[index as usize].as_mut() else {
+        let Some(workload) = slots[index as usize].as_mut() else {
             return;
         };
         let namespace = namespaces.get(&workload.key.namespace);
@@ -405,7 +405,7 @@ impl Index {
             vocabulary,
             ..
         } = self;
-        let workload = workloads.workloads[index as usize].as_mut()?;
+        let workload = workloads.slots[index as usize].as_mut()?;
         let known = |class: &&mut Class| !class.stale && *class.atoms == *atoms;
         if let Some(class) = workload.classes.iter_mut().find(known) {
             class.users += 1;
@@ -445,7 +445,7 @@ impl Index {
             identities,
             ..
         } = self;
-        let Some(workload) = workloads.workloads[index as usize].as_mut() else {
+        let Some(workload) = workloads.slots[index as usize].as_mut() else {
             return;
         };
         let Some(position) = workload.classes.iter().position(|class| {

@@ -16,7 +16,7 @@ pub struct Lowering {
     pub mode: Mode,
     /// Some namespaced policy makes the subject default-deny in this direction.
     pub default_deny: bool,
-    /// The peer is the subject's own node, at ingress, and some namespaced ingress section selects the subject.
+    /// The peer is the subject's own node, at ingress, and some ingress rule of any tier selects the subject.
     pub local_host: bool,
 }
 
@@ -57,7 +57,7 @@ pub trait Proxies {
 impl Lowering {
     /// Turns the joined program into verdicts.
     #[must_use]
-    pub fn lower(&self, program: &Program, proxies: &impl Proxies) -> Lowered {
+    pub fn lower(self, program: &Program, proxies: &impl Proxies) -> Lowered {
         let mut builder = Builder::default();
         for (start, cell) in program.pieces() {
             builder.push(*start, self.cell(cell, proxies));
@@ -67,8 +67,9 @@ impl Lowering {
         }
     }
 
-    /// Admin (Pass goes on), namespace, local host, default deny, mode, Baseline, allow.
-    fn cell(&self, cell: &Cell, proxies: &impl Proxies) -> LoweredCell {
+    /// Admin (Pass goes on), namespace, then default deny or the mode, else Baseline, else allow. The local host is the allow of lowest
+    /// precedence: it comes before nothing but the denials that no rule spoke.
+    fn cell(self, cell: &Cell, proxies: &impl Proxies) -> LoweredCell {
         if self.mode == Mode::Never {
             return built_in(Verdict::Allow, Cookie::MODE_NEVER);
         }
@@ -82,23 +83,30 @@ impl Lowering {
         if let Some(decided) = namespace(&cell.namespace, proxies) {
             return decided;
         }
+        if !self.default_deny && self.mode == Mode::Default {
+            match cell.baseline {
+                Some(word) if word.action == TierAction::Deny => {
+                    return by_rule(Verdict::Deny, word.rank, false);
+                }
+                Some(word) if word.action == TierAction::Accept => {
+                    return by_rule(Verdict::Allow, word.rank, false);
+                }
+                _ => {}
+            }
+        }
+        self.without_rule()
+    }
+
+    /// What holds where no rule decided.
+    const fn without_rule(self) -> LoweredCell {
         if self.local_host {
-            return built_in(Verdict::Allow, Cookie::LOCAL_HOST);
-        }
-        if self.default_deny {
-            return built_in(Verdict::Deny, Cookie::DEFAULT_DENY);
-        }
-        if self.mode == Mode::Always {
-            return built_in(Verdict::Deny, Cookie::MODE_ALWAYS);
-        }
-        match cell.baseline {
-            Some(word) if word.action == TierAction::Deny => {
-                by_rule(Verdict::Deny, word.rank, false)
-            }
-            Some(word) if word.action == TierAction::Accept => {
-                by_rule(Verdict::Allow, word.rank, false)
-            }
-            _ => built_in(Verdict::Allow, Cookie::DEFAULT_ALLOW),
+            built_in(Verdict::Allow, Cookie::LOCAL_HOST)
+        } else if self.default_deny {
+            built_in(Verdict::Deny, Cookie::DEFAULT_DENY)
+        } else if matches!(self.mode, Mode::Always) {
+            built_in(Verdict::Deny, Cookie::MODE_ALWAYS)
+        } else {
+            built_in(Verdict::Allow, Cookie::DEFAULT_ALLOW)
         }
     }
 }

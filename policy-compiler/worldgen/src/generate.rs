@@ -43,7 +43,8 @@ impl Generated {
         self.queries
             .iter()
             .map(|query| format!("{query}\n"))
-            .collect()
+            .collect::<Vec<_>>()
+            .concat()
     }
 
     /// The learned names as a file of them.
@@ -59,7 +60,8 @@ pub fn manifest(documents: &[Value]) -> String {
     documents
         .iter()
         .map(|document| format!("---\n{document}\n"))
-        .collect()
+        .collect::<Vec<_>>()
+        .concat()
 }
 
 /// What of a world the rooms of policies and queries need to know.

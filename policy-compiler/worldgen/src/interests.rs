@@ -13,7 +13,10 @@ const PORT_FIELDS: [&str; 6] = ["port", "endPort", "number", "start", "end", "co
 /// Ports and addresses worth asking about.
 #[derive(Clone, Debug)]
 pub(crate) struct Interests {
+    /// Ports that are named, ends of ranges included.
     pub(crate) ports: Vec<u16>,
+    /// These and their neighbours.
+    pub(crate) near: Vec<u16>,
     pub(crate) addresses: Vec<IpAddr>,
 }
 
@@ -28,9 +31,9 @@ impl Interests {
         if ports.is_empty() {
             ports.extend(PORTS);
         }
-        let ports: BTreeSet<u16> = ports
-            .into_iter()
-            .flat_map(|port| [port, port.saturating_sub(1), port.saturating_add(1)])
+        let near: BTreeSet<u16> = ports
+            .iter()
+            .flat_map(|port| [*port, port.saturating_sub(1), port.saturating_add(1)])
             .collect();
         let mut addresses: BTreeSet<IpAddr> = prefixes.into_iter().flat_map(ends).collect();
         addresses.extend(
@@ -40,6 +43,7 @@ impl Interests {
         );
         Self {
             ports: ports.into_iter().collect(),
+            near: near.into_iter().collect(),
             addresses: addresses.into_iter().filter(is_unicast).collect(),
         }
     }
@@ -118,7 +122,7 @@ mod tests {
         let found =
             Interests::of(&[json!({"cidr": "198.51.100.16/28", "port": "80", "endPort": 90})]);
         for port in [79, 80, 81, 89, 90, 91] {
-            assert!(found.ports.contains(&port), "{port}");
+            assert!(found.near.contains(&port), "{port}");
         }
         for address in [
             "198.51.100.15",

@@ -145,7 +145,7 @@ impl Parameters {
             namespaces: 1..=3,
             nodes: 0..=3,
             workloads: 1..=5,
-            pods: 1..=7,
+            pods: 2..=7,
             services: 0..=3,
             cidr_groups: 0..=3,
             policies: 1..=6,
@@ -178,6 +178,56 @@ impl Parameters {
             external: 5,
             given_addresses: 50,
             corners: 8,
+        }
+    }
+
+    /// Small worlds of several kinds: the broad one first, then ones that dwell on what is rare there.
+    #[must_use]
+    pub fn small_worlds() -> [Self; 3] {
+        [
+            Self::small(),
+            Self::small_with_proxies(),
+            Self::small_with_tiers(),
+        ]
+    }
+
+    /// Small worlds whose policies ask for proxies and authentication wherever they can, so that such rules meet.
+    fn small_with_proxies() -> Self {
+        Self {
+            namespaces: 1..=2,
+            pods: 2..=4,
+            kinds: vec![
+                Kind::SluiceNetworkPolicy,
+                Kind::CiliumClusterwideNetworkPolicy,
+                Kind::NetworkPolicy,
+            ],
+            labels: 0..=1,
+            all_ports: 10,
+            port_ranges: 15,
+            l7: 65,
+            authentication: 20,
+            deny: 10,
+            cidr: 10,
+            corners: 3,
+            ..Self::small()
+        }
+    }
+
+    /// Small worlds in which the tiers decide most.
+    fn small_with_tiers() -> Self {
+        Self {
+            pods: 2..=5,
+            kinds: vec![
+                Kind::ClusterNetworkPolicy,
+                Kind::AdminNetworkPolicy,
+                Kind::BaselineAdminNetworkPolicy,
+                Kind::NetworkPolicy,
+                Kind::SluiceNetworkPolicy,
+            ],
+            labels: 0..=2,
+            deny: 45,
+            fqdn: 12,
+            ..Self::small()
         }
     }
 

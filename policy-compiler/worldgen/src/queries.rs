@@ -21,7 +21,7 @@ pub(crate) fn query(
     query.insert("id".into(), json!(number.to_string()));
     // One end at least is a pod; others are no policy subjects.
     let (from, to) = match choices.weighted(&[(10, 0), (4, 1), (4, 2)]) {
-        0 => (pod(choices, scene), pod(choices, scene)),
+        0 => two_pods(choices, scene),
         1 => (pod(choices, scene), other(choices, scene, interests)),
         _ => (other(choices, scene, interests), pod(choices, scene)),
     };
@@ -43,6 +43,16 @@ pub(crate) fn query(
     }
     traffic(choices, interests, &mut query, family);
     Value::Object(query)
+}
+
+/// Two pods, mostly not the same one.
+fn two_pods(choices: &mut Choices, scene: &Scene) -> (String, String) {
+    let from = pod(choices, scene);
+    let to = pod(choices, scene);
+    if from == to && !choices.chance(15) {
+        return (from, pod(choices, scene));
+    }
+    (from, to)
 }
 
 fn pod(choices: &mut Choices, scene: &Scene) -> String {
@@ -108,7 +118,12 @@ fn traffic(
         }
         _ => {
             query.insert("protocol".into(), json!(protocol));
-            query.insert("port".into(), json!(choices.pick(&interests.ports)));
+            let ports = if choices.chance(35) {
+                &interests.near
+            } else {
+                &interests.ports
+            };
+            query.insert("port".into(), json!(choices.pick(ports)));
             requests(choices, query, protocol);
         }
     }

@@ -78,7 +78,7 @@ pub(crate) fn peers(choices: &mut Choices, scene: &Scene) -> Value {
 
 /// A Cilium-style selector of subjects. Mostly broad, so that policies have subjects.
 pub(crate) fn subjects(choices: &mut Choices, scene: &Scene) -> Value {
-    let amount = choices.weighted(&[(4, 0), (5, 1), (1, 2)]);
+    let amount = choices.weighted(&[(6, 0), (5, 1), (1, 2)]);
     compose(choices, scene, amount, |choices| {
         if choices.chance(scene.parameters.corners) {
             reaching_label(choices, scene)

@@ -49,18 +49,35 @@ pub(super) fn matrix(
     for from in ends {
         for to in ends {
             for (protocol, port) in ports(world, to, arguments) {
-                cells.push(cell(&parser, judge, from, to, &protocol, port, arguments.family.as_deref()));
+                cells.push(cell(
+                    &parser,
+                    judge,
+                    from,
+                    to,
+                    &protocol,
+                    port,
+                    arguments.family.as_deref(),
+                )?);
             }
         }
     }
     // An end that can be asked nothing, not even about itself, is no end.
     for end in &arguments.ends {
-        let own = cells.iter().filter(|cell| cell.from == *end || cell.to == *end);
-        if let Some(error) = own.map(|cell| cell.error.as_deref()).reduce(Option::and).flatten() {
+        let own = cells
+            .iter()
+            .filter(|cell| cell.from == *end || cell.to == *end);
+        if let Some(error) = own
+            .map(|cell| cell.error.as_deref())
+            .reduce(Option::and)
+            .flatten()
+        {
             anyhow::bail!("--with {end}: {error}");
         }
     }
-    Ok(Matrix { ends: ends.to_vec(), cells })
+    Ok(Matrix {
+        ends: ends.to_vec(),
+        cells,
+    })
 }
 
 fn cell(
@@ -71,8 +88,9 @@ fn cell(
     protocol: &str,
     port: u16,
     family: Option<&str>,
-) -> Cell {
-    let mut query = json!({"id": "cell", "from": from, "to": to, "protocol": protocol, "port": port});
+) -> anyhow::Result<Cell> {
+    let mut query =
+        json!({"id": "cell", "from": from, "to": to, "protocol": protocol, "port": port});
     if let Some(family) = family {
         query["family"] = json!(family);
     }
@@ -88,13 +106,22 @@ fn cell(
     };
     match parser.line(&query.to_string()) {
         Ok(query) => {
-            let Answer { verdict, egress, ingress, .. } = judge.answer(&query);
-            cell.verdict = if verdict == SideVerdict::Denied { "denied" } else { "allowed" };
+            let Answer {
+                verdict,
+                egress,
+                ingress,
+                ..
+            } = judge.answer(&query)?;
+            cell.verdict = if verdict == SideVerdict::Denied {
+                "denied"
+            } else {
+                "allowed"
+            };
             (cell.egress, cell.ingress) = (Some(egress), Some(ingress));
         }
         Err(error) => cell.error = Some(error.error),
     }
-    cell
+    Ok(cell)
 }
 
 /// What to ask of a destination: the port given, or else each port its containers listen on.
@@ -102,12 +129,24 @@ fn ports(world: &World, to: &str, arguments: &MatrixArguments) -> Vec<(String, u
     if let Some(port) = arguments.port {
         return vec![(arguments.protocol.clone(), port)];
     }
-    let pod = to.strip_prefix("pod:").and_then(|name| name.split_once('/')).and_then(|(namespace, name)| {
-        world.pods.get(&PodRef { namespace: namespace.into(), name: name.into() })
-    });
+    let pod = to
+        .strip_prefix("pod:")
+        .and_then(|name| name.split_once('/'))
+        .and_then(|(namespace, name)| {
+            world.pods.get(&PodRef {
+                namespace: namespace.into(),
+                name: name.into(),
+            })
+        });
     let listens = pod.into_iter().flat_map(|pod| &pod.listens);
-    let ports: Vec<_> = listens.filter_map(|(number, port)| Some((protocol(*number)?.to_owned(), *port))).collect();
-    if ports.is_empty() { vec![(arguments.protocol.clone(), DEFAULT_PORT)] } else { ports }
+    let ports: Vec<_> = listens
+        .filter_map(|(number, port)| Some((protocol(*number)?.to_owned(), *port)))
+        .collect();
+    if ports.is_empty() {
+        vec![(arguments.protocol.clone(), DEFAULT_PORT)]
+    } else {
+        ports
+    }
 }
 
 /// The name of a protocol that containers listen on.

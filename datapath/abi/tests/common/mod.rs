@@ -1,7 +1,8 @@
 //! A small node for packet tests: two pods, a remote one, the node itself, the outside; and frames to send.
 //!
-//! Only building blocks; expectations are in the tests.
-// Each test file uses a part of it, and names say what constants are.
+//! Only building blocks; expectations are in the specification. What a node remembers is in ordinary memory; where the test binary gives
+//! it a [`Twin`], each frame is judged there too, and the twin sees to it that both agree.
+// Each test binary uses a part of it, and names say what constants are.
 #![allow(dead_code, unreachable_pub, missing_docs)]
 #![allow(clippy::cast_possible_truncation, clippy::field_reassign_with_default)]
 
@@ -11,6 +12,7 @@ use sluice_abi::{
     config::Config,
     context::{Context, Outcome},
     endpoint::Endpoint,
+    event::{Event, Hook},
     ipcache::{Address, AddressInfo, PrefixKey},
     memory::Memory,
     policy::{AttributionKey, PeerCell, PeerKey, PeerValue, TableDefaults, Versioned},
@@ -90,10 +92,35 @@ pub fn ifindex(slot: u32) -> u32 {
     100 + slot
 }
 
+/// The interface that faces outward.
+pub const OUTWARD: u32 = 9;
+
+/// What the datapath over ordinary memory did with one frame.
+pub struct Judged<'a> {
+    pub memory: &'a Memory,
+    pub context: &'a Context,
+    pub hook: Hook,
+    pub seen: Seen,
+    /// For [`Hook::Trace`]: the node from whose sight it was judged.
+    pub sight: u32,
+    pub frame: &'a [u8],
+    pub outcome: Outcome,
+    /// The events that were sent.
+    pub events: &'a [Event],
+}
+
+/// Another datapath with the same maps. It fails the test where it differs.
+pub trait Twin {
+    /// Whether it can judge such a frame; it stays out of it where it can't.
+    fn takes(&self, frame: &[u8]) -> bool;
+    fn judge(&mut self, judged: &Judged<'_>);
+}
+
 /// The node and what its programs remember.
 pub struct Node {
     pub memory: Memory,
     pub context: Box<Context>,
+    twin: Option<Box<dyn Twin>>,
 }
 
 impl Node {
@@ -141,6 +168,7 @@ impl Node {
         let mut node = Self {
             memory,
             context: Box::new(Context::new()),
+            twin: crate::twin(),
         };
         node.pod(A, POD_A, ALLOW_ALL, ALLOW_ALL);
         node.pod(B, POD_B, ALLOW_ALL, B_INGRESS);
@@ -201,7 +229,7 @@ impl Node {
                 generation: 1,
                 mac: mac(slot),
                 host_mac: host_mac(slot),
-                reserved: 0,
+                identity_ipv6: Identity::UNKNOWN,
             },
         );
         self.memory.slots_by_ifindex.insert(ifindex(slot), slot);
@@ -220,35 +248,61 @@ impl Node {
 
     /// Sends a frame from a pod.
     pub fn send(&mut self, slot: u32, frame: &[u8]) -> Result<Outcome, Reason> {
-        let seen = Seen {
-            ifindex: ifindex(slot),
-            ingress_ifindex: ifindex(slot),
-        };
-        let outcome = classify::from_endpoint(&self.memory, frame, &mut self.context, seen);
-        self.result(outcome)
+        self.judge(Hook::FromEndpoint, ifindex(slot), ifindex(slot), frame, 0)
     }
 
     /// Gives a frame to a pod out of the stack; `ingress` 0 for the node's own.
     pub fn give(&mut self, slot: u32, ingress: u32, frame: &[u8]) -> Result<Outcome, Reason> {
-        let seen = Seen {
-            ifindex: ifindex(slot),
-            ingress_ifindex: ingress,
-        };
-        let outcome = classify::to_endpoint(&self.memory, frame, &mut self.context, seen);
-        self.result(outcome)
+        self.judge(Hook::ToEndpoint, ifindex(slot), ingress, frame, 0)
     }
 
     /// A frame arrives from outside.
     pub fn arrive(&mut self, frame: &[u8]) -> Result<Outcome, Reason> {
-        let seen = Seen {
-            ifindex: 9,
-            ingress_ifindex: 9,
-        };
-        let outcome = classify::from_outside(&self.memory, frame, &mut self.context, seen);
-        self.result(outcome)
+        self.judge(Hook::FromOutside, OUTWARD, OUTWARD, frame, 0)
     }
 
-    fn result(&self, outcome: Outcome) -> Result<Outcome, Reason> {
+    /// Whether a twin, if there is one, judges such a frame too.
+    pub fn takes(&self, frame: &[u8]) -> bool {
+        self.twin.as_ref().is_none_or(|twin| twin.takes(frame))
+    }
+
+    /// Traces a frame from the sight of a node, 0 for this one.
+    pub fn trace(&mut self, frame: &[u8], sight: u32) {
+        let _ = self.judge(Hook::Trace, 1, 1, frame, sight);
+    }
+
+    fn judge(
+        &mut self,
+        hook: Hook,
+        ifindex: u32,
+        ingress_ifindex: u32,
+        frame: &[u8],
+        sight: u32,
+    ) -> Result<Outcome, Reason> {
+        let seen = Seen {
+            ifindex,
+            ingress_ifindex,
+        };
+        let (memory, context) = (&self.memory, &mut *self.context);
+        let told = memory.events().len();
+        let outcome = match hook {
+            Hook::FromEndpoint => classify::from_endpoint(memory, frame, context, seen),
+            Hook::ToEndpoint => classify::to_endpoint(memory, frame, context, seen),
+            Hook::FromOutside => classify::from_outside(memory, frame, context, seen),
+            Hook::Trace => classify::trace(memory, frame, context, seen, sight),
+        };
+        if let Some(twin) = self.twin.as_mut().filter(|twin| twin.takes(frame)) {
+            twin.judge(&Judged {
+                memory,
+                context,
+                hook,
+                seen,
+                sight,
+                frame,
+                outcome,
+                events: &memory.events()[told..],
+            });
+        }
         match outcome {
             Outcome::Drop => Err(self.context.reason),
             outcome => Ok(outcome),
@@ -402,6 +456,8 @@ pub fn ip(source: IpAddr, destination: IpAddr, protocol: u8, payload: &[u8]) -> 
             bytes.extend([0, 0, 0, 0, 64, protocol, 0, 0]);
             bytes.extend(source.octets());
             bytes.extend(destination.octets());
+            let sum = !ones_sum(&bytes);
+            bytes[10..12].copy_from_slice(&sum.to_be_bytes());
         }
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
             bytes.extend([0x60, 0, 0, 0]);
@@ -414,6 +470,16 @@ pub fn ip(source: IpAddr, destination: IpAddr, protocol: u8, payload: &[u8]) -> 
     }
     bytes.extend(payload);
     bytes
+}
+
+/// The Internet checksum's sum over bytes (RFC 1071), without the final complement.
+pub fn ones_sum(bytes: &[u8]) -> u16 {
+    let mut sum = 0_u32;
+    for pair in bytes.chunks(2) {
+        sum += u32::from(pair[0]) << 8 | pair.get(1).copied().map_or(0, u32::from);
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum as u16
 }
 
 /// The frame that carries an IP packet from a pod.

@@ -35,7 +35,9 @@ pub enum LoadError {
         source: Box<aya::programs::ProgramError>,
     },
     /// A pinned map is not what this version wants.
-    #[error("the pinned map {path} has {field} {found}, and {wanted} is wanted: use the sizes it was made with, or remove the instance")]
+    #[error(
+        "the pinned map {path} has {field} {found}, and {wanted} is wanted: use the sizes it was made with, or remove the instance"
+    )]
     Layout {
         /// Where it is pinned.
         path: PathBuf,
@@ -80,6 +82,9 @@ pub enum LoadError {
 
 impl LoadError {
     pub(super) fn path(path: impl Into<PathBuf>, source: io::Error) -> Self {
-        Self::Path { path: path.into(), source }
+        Self::Path {
+            path: path.into(),
+            source,
+        }
     }
 }

@@ -49,7 +49,12 @@ impl Instance {
         };
         let mut found = Vec::new();
         for entry in entries {
-            found.extend(entry?.file_name().to_str().and_then(|name| name.parse().ok()));
+            found.extend(
+                entry?
+                    .file_name()
+                    .to_str()
+                    .and_then(|name| name.parse().ok()),
+            );
         }
         found.sort();
         Ok(found)
@@ -115,7 +120,15 @@ mod tests {
     #[test]
     fn names_are_plain_words() {
         assert_eq!("lab-1".parse::<Instance>().unwrap().name(), "lab-1");
-        for bad in ["", ".", "..", "a/b", "Lab", "lab 1", "a-name-that-is-longer-than-32-bytes"] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "Lab",
+            "lab 1",
+            "a-name-that-is-longer-than-32-bytes",
+        ] {
             assert!(bad.parse::<Instance>().is_err(), "{bad}");
         }
     }

@@ -31,7 +31,9 @@ impl Datapath {
     /// # Errors
     /// There is no such interface, or the kernel refuses.
     pub fn attach_endpoint(&mut self, ns: &NetNs, ifindex: u32) -> Result<(), LoadError> {
-        ENDPOINT_HOOKS.into_iter().try_for_each(|hook| self.attach(ns, Attachment { ifindex, hook }))
+        ENDPOINT_HOOKS
+            .into_iter()
+            .try_for_each(|hook| self.attach(ns, Attachment { ifindex, hook }))
     }
 
     /// Attaches the program for devices that face outward to an interface in `ns`.
@@ -39,7 +41,13 @@ impl Datapath {
     /// # Errors
     /// There is no such interface, or the kernel refuses.
     pub fn attach_outside(&mut self, ns: &NetNs, ifindex: u32) -> Result<(), LoadError> {
-        self.attach(ns, Attachment { ifindex, hook: Hook::FromOutside })
+        self.attach(
+            ns,
+            Attachment {
+                ifindex,
+                hook: Hook::FromOutside,
+            },
+        )
     }
 
     /// Removes every program of ours from an interface. An interface that has none, or is gone, is no error.
@@ -102,19 +110,22 @@ impl Datapath {
             self.detach_one(at)?;
         }
         let program = self.program_fd(at.hook)?;
-        let link = in_namespace(ns, || sys::create_tcx_link(program, at.ifindex, at.hook == Hook::ToEndpoint))??;
-        match &self.instance {
-            Some(instance) => Ok(sys::pin(link.as_fd(), &pin_path(instance, at))?),
-            None => {
-                self.links.insert(at, link);
-                Ok(())
-            }
+        let link = in_namespace(ns, || {
+            sys::create_tcx_link(program, at.ifindex, at.hook == Hook::ToEndpoint)
+        })??;
+        if let Some(instance) = &self.instance {
+            sys::pin(link.as_fd(), &pin_path(instance, at))?;
+        } else {
+            self.links.insert(at, link);
         }
+        Ok(())
     }
 
     fn detach_one(&mut self, at: Attachment) -> Result<(), LoadError> {
         self.links.remove(&at);
-        self.instance.as_ref().map_or(Ok(()), |instance| remove_pin(instance, at))
+        self.instance
+            .as_ref()
+            .map_or(Ok(()), |instance| remove_pin(instance, at))
     }
 
     fn links(&self) -> Result<Vec<(Attachment, OwnedFd)>, LoadError> {
@@ -123,7 +134,9 @@ impl Datapath {
             let copy = link.try_clone().map_err(|e| LoadError::path("a link", e))?;
             found.push((*at, copy));
         }
-        let Some(instance) = &self.instance else { return Ok(found) };
+        let Some(instance) = &self.instance else {
+            return Ok(found);
+        };
         let directory = instance.links();
         for entry in fs::read_dir(&directory).map_err(|e| LoadError::path(&directory, e))? {
             let entry = entry.map_err(|e| LoadError::path(&directory, e))?;
@@ -138,7 +151,9 @@ impl Datapath {
 }
 
 fn pin_path(instance: &Instance, at: Attachment) -> PathBuf {
-    instance.links().join(format!("{}-{}", at.ifindex, name_of(at.hook)))
+    instance
+        .links()
+        .join(format!("{}-{}", at.ifindex, name_of(at.hook)))
 }
 
 fn remove_pin(instance: &Instance, at: Attachment) -> Result<(), LoadError> {
@@ -151,8 +166,13 @@ fn remove_pin(instance: &Instance, at: Attachment) -> Result<(), LoadError> {
 
 fn parse(name: &str) -> Option<Attachment> {
     let (ifindex, program) = name.split_once('-')?;
-    let (hook, _) = super::PROGRAMS.into_iter().find(|(_, known)| *known == program)?;
-    Some(Attachment { ifindex: ifindex.parse().ok()?, hook })
+    let (hook, _) = super::PROGRAMS
+        .into_iter()
+        .find(|(_, known)| *known == program)?;
+    Some(Attachment {
+        ifindex: ifindex.parse().ok()?,
+        hook,
+    })
 }
 
 #[cfg(test)]
@@ -162,9 +182,17 @@ mod tests {
     #[test]
     fn pin_names_are_read_back() {
         let instance: Instance = "lab".parse().unwrap();
-        let at = Attachment { ifindex: 12, hook: Hook::ToEndpoint };
+        let at = Attachment {
+            ifindex: 12,
+            hook: Hook::ToEndpoint,
+        };
         let path = pin_path(&instance, at);
-        assert_eq!(path.file_name().and_then(|name| name.to_str()).and_then(parse), Some(at));
+        assert_eq!(
+            path.file_name()
+                .and_then(|name| name.to_str())
+                .and_then(parse),
+            Some(at)
+        );
         assert_eq!(parse("12-something"), None);
         assert_eq!(parse("x-trace"), None);
     }

@@ -66,7 +66,10 @@ impl Datapath {
         sizes.check()?;
         let lock = instance.map(pins::prepare).transpose()?;
         let object = object::embedded()?;
-        let entries: Vec<(&str, u32)> = maps::ALL.iter().map(|spec| (spec.name, sizes.entries(spec))).collect();
+        let entries: Vec<(&str, u32)> = maps::ALL
+            .iter()
+            .map(|spec| (spec.name, sizes.entries(spec)))
+            .collect();
         let mut loader = EbpfLoader::new();
         for &(name, count) in &entries {
             loader.map_max_entries(name, count);
@@ -77,14 +80,25 @@ impl Datapath {
                 loader.map_pin_path(spec.name, instance.map(spec.name));
             }
         }
-        let mut ebpf = loader.load(object).map_err(|e| LoadError::Object(Box::new(e)))?;
+        let mut ebpf = loader
+            .load(object)
+            .map_err(|e| LoadError::Object(Box::new(e)))?;
         for (_, name) in PROGRAMS {
             program_mut(&mut ebpf, name)?
                 .load()
-                .map_err(|source| LoadError::Program { name, source: Box::new(source) })?;
+                .map_err(|source| LoadError::Program {
+                    name,
+                    source: Box::new(source),
+                })?;
         }
         let carried = pins::carried(instance, sizes)?;
-        Ok(Self { ebpf, carried, instance: instance.cloned(), links: BTreeMap::new(), _lock: lock })
+        Ok(Self {
+            ebpf,
+            carried,
+            instance: instance.cloned(),
+            links: BTreeMap::new(),
+            _lock: lock,
+        })
     }
 
     /// The instance, unless it is anonymous.
@@ -98,7 +112,8 @@ impl Datapath {
     /// # Errors
     /// The maps can't be read.
     pub fn writer(&self) -> Result<Writer<KernelStore>, WriteError> {
-        let store = KernelStore::new(|name| self.map(name)).map_err(crate::writer::StoreError::from)?;
+        let store =
+            KernelStore::new(|name| self.map(name)).map_err(crate::writer::StoreError::from)?;
         Writer::open(store)
     }
 
@@ -150,19 +165,33 @@ impl Datapath {
         Events::new(self.map(maps::EVENTS.name)?)
     }
 
-    /// A descriptor of a map, by its name.
-    pub(crate) fn map(&self, name: &str) -> Result<OwnedFd, SysError> {
+    /// A descriptor of a map, by its name: for tests and tools that look behind the writers.
+    ///
+    /// # Errors
+    /// There is no such map, or no descriptor is left.
+    pub fn map(&self, name: &str) -> Result<OwnedFd, SysError> {
         let clone = |fd: BorrowedFd<'_>| {
-            fd.try_clone_to_owned().map_err(|source| SysError { call: "dup", object: format!("map {name}"), source })
+            fd.try_clone_to_owned().map_err(|source| SysError {
+                call: "dup",
+                object: format!("map {name}"),
+                source,
+            })
         };
         if name == CARRIED {
             return clone(self.carried.as_fd());
         }
-        let map = self.ebpf.map(name).and_then(pins::data).ok_or_else(|| SysError {
-            call: "opening",
-            object: format!("map {name}"),
-            source: std::io::Error::new(std::io::ErrorKind::NotFound, "the programs have no such map"),
-        })?;
+        let map = self
+            .ebpf
+            .map(name)
+            .and_then(pins::data)
+            .ok_or_else(|| SysError {
+                call: "opening",
+                object: format!("map {name}"),
+                source: std::io::Error::new(
+                    std::io::ErrorKind::NotFound,
+                    "the programs have no such map",
+                ),
+            })?;
         clone(map.fd().as_fd())
     }
 
@@ -180,7 +209,10 @@ impl Datapath {
         let name = name_of(hook);
         Ok(program
             .fd()
-            .map_err(|source| LoadError::Program { name, source: Box::new(source) })?
+            .map_err(|source| LoadError::Program {
+                name,
+                source: Box::new(source),
+            })?
             .as_fd())
     }
 }
@@ -190,7 +222,10 @@ pub(crate) const fn name_of(hook: Hook) -> &'static str {
     PROGRAMS[hook as usize].1
 }
 
-fn program_mut<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, LoadError> {
+fn program_mut<'a>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut SchedClassifier, LoadError> {
     ebpf.program_mut(name)
         .and_then(|program| <&mut SchedClassifier>::try_from(program).ok())
         .ok_or(LoadError::Missing(name))
@@ -207,7 +242,10 @@ impl Datapath {
             let info = self
                 .classifier(hook)?
                 .info()
-                .map_err(|source| LoadError::Program { name, source: Box::new(source) })?;
+                .map_err(|source| LoadError::Program {
+                    name,
+                    source: Box::new(source),
+                })?;
             counts.push((name, info.verified_instruction_count().unwrap_or(0)));
         }
         Ok(counts)
@@ -229,7 +267,9 @@ impl Datapath {
     /// # Errors
     /// Something can't be removed.
     pub fn remove_old_layouts(&self) -> Result<(), LoadError> {
-        self.instance.as_ref().map_or(Ok(()), pins::remove_old_layouts)
+        self.instance
+            .as_ref()
+            .map_or(Ok(()), pins::remove_old_layouts)
     }
 
     /// Removes everything, links first.

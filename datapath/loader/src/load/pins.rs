@@ -30,7 +30,11 @@ pub(super) fn lock(instance: &Instance) -> Result<File, LoadError> {
     let path = instance.lock();
     let context = |source| LoadError::path(&path, source);
     fs::create_dir_all(path.parent().unwrap_or(Path::new("/"))).map_err(context)?;
-    let file = File::options().create(true).append(true).open(&path).map_err(context)?;
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .map_err(context)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(LoadError::InUse(instance.name().to_owned())),
@@ -41,7 +45,9 @@ pub(super) fn lock(instance: &Instance) -> Result<File, LoadError> {
 /// Refuses a pinned map that is not as wanted: the programs would read other bytes than were meant.
 pub(super) fn check(instance: &Instance, spec: &Spec, entries: u32) -> Result<(), LoadError> {
     let path = instance.map(spec.name);
-    let Some(fd) = sys::open_pinned(&path)? else { return Ok(()) };
+    let Some(fd) = sys::open_pinned(&path)? else {
+        return Ok(());
+    };
     let info = sys::map_info(fd.as_fd())?;
     let bytes = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
     let fields = [
@@ -51,8 +57,16 @@ pub(super) fn check(instance: &Instance, spec: &Spec, entries: u32) -> Result<()
         ("capacity", info.entries, entries),
         ("flags", info.flags, spec.flags),
     ];
-    match fields.into_iter().find(|(_, found, wanted)| found != wanted) {
-        Some((field, found, wanted)) => Err(LoadError::Layout { path, field, found, wanted }),
+    match fields
+        .into_iter()
+        .find(|(_, found, wanted)| found != wanted)
+    {
+        Some((field, found, wanted)) => Err(LoadError::Layout {
+            path,
+            field,
+            found,
+            wanted,
+        }),
         None => Ok(()),
     }
 }
@@ -76,7 +90,9 @@ pub(super) fn carried(instance: Option<&Instance>, sizes: &Sizes) -> Result<Owne
 pub(super) fn remove(instance: &Instance) -> Result<(), LoadError> {
     for directory in [instance.links(), instance.directory()] {
         match fs::remove_dir_all(&directory) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(LoadError::path(directory, error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(LoadError::path(directory, error));
+            }
             _ => {}
         }
     }
@@ -94,7 +110,10 @@ pub(super) fn remove_old_layouts(instance: &Instance) -> Result<(), LoadError> {
     for entry in fs::read_dir(&directory).map_err(|e| LoadError::path(&directory, e))? {
         let entry = entry.map_err(|e| LoadError::path(&directory, e))?;
         let name = entry.file_name();
-        if name.to_str().is_some_and(|name| name.starts_with('v') && name != current) {
+        if name
+            .to_str()
+            .is_some_and(|name| name.starts_with('v') && name != current)
+        {
             fs::remove_dir_all(entry.path()).map_err(|e| LoadError::path(entry.path(), e))?;
         }
     }

@@ -85,7 +85,9 @@ impl Sizes {
             name if name == maps::SLOTS_BY_ADDRESS.name => self.endpoints.saturating_mul(2),
             name if name == maps::IPCACHE.name => self.addresses,
             name if name == maps::IPCACHE_PREFIXES.name => self.prefixes,
-            name if name == maps::TABLE_REVISIONS.name || name == maps::TABLE_DEFAULTS.name => self.tables,
+            name if name == maps::TABLE_REVISIONS.name || name == maps::TABLE_DEFAULTS.name => {
+                self.tables
+            }
             name if name == maps::PEERS.name => self.peers,
             name if name == maps::PROGRAMS.name => self.programs,
             name if name == maps::PROGRAM_RANGES.name => self.ranges,
@@ -104,7 +106,10 @@ impl Sizes {
     pub(super) fn check(&self) -> Result<(), LoadError> {
         let refuse = |text: String| Err(LoadError::Sizes(text));
         if !self.connections.is_power_of_two() {
-            return refuse(format!("connections per endpoint must be a power of two, and are {}", self.connections));
+            return refuse(format!(
+                "connections per endpoint must be a power of two, and are {}",
+                self.connections
+            ));
         }
         if !self.event_bytes.is_power_of_two() || self.event_bytes < 1 << 16 {
             return refuse(format!(
@@ -113,7 +118,10 @@ impl Sizes {
             ));
         }
         if self.endpoints.checked_mul(self.connections).is_none() {
-            return refuse(format!("{} connections for each of {} endpoints are too many", self.connections, self.endpoints));
+            return refuse(format!(
+                "{} connections for each of {} endpoints are too many",
+                self.connections, self.endpoints
+            ));
         }
         let all = [
             ("endpoints", self.endpoints),
@@ -127,7 +135,9 @@ impl Sizes {
             ("rules", self.rules),
         ];
         match all.iter().find(|(_, size)| *size < 2) {
-            Some((name, size)) => refuse(format!("room for {size} {name} is too little: 2 is the least")),
+            Some((name, size)) => refuse(format!(
+                "room for {size} {name} is too little: 2 is the least"
+            )),
             None => Ok(()),
         }
     }
@@ -142,7 +152,12 @@ mod tests {
     #[test]
     fn every_default_is_the_abi_s() {
         for spec in maps::ALL {
-            assert_eq!(Sizes::default().entries(spec), spec.entries, "{}", spec.name);
+            assert_eq!(
+                Sizes::default().entries(spec),
+                spec.entries,
+                "{}",
+                spec.name
+            );
         }
     }
 
@@ -150,9 +165,30 @@ mod tests {
     fn sizes_that_cannot_be_are_refused() {
         let small = Sizes::small();
         assert!(small.check().is_ok() && Sizes::default().check().is_ok());
-        assert!(Sizes { connections: 100, ..small }.check().is_err());
-        assert!(Sizes { event_bytes: 4096 * 3, ..small }.check().is_err());
+        assert!(
+            Sizes {
+                connections: 100,
+                ..small
+            }
+            .check()
+            .is_err()
+        );
+        assert!(
+            Sizes {
+                event_bytes: 4096 * 3,
+                ..small
+            }
+            .check()
+            .is_err()
+        );
         assert!(Sizes { peers: 0, ..small }.check().is_err());
-        assert!(Sizes { endpoints: u32::MAX, ..small }.check().is_err());
+        assert!(
+            Sizes {
+                endpoints: u32::MAX,
+                ..small
+            }
+            .check()
+            .is_err()
+        );
     }
 }

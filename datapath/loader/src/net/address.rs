@@ -48,7 +48,9 @@ impl Netlink {
         ];
         if matches!(address, IpNet::V6(_)) {
             message.header.flags = AddressHeaderFlags::Nodad;
-            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+            message
+                .attributes
+                .push(AddressAttribute::Flags(AddressFlags::Nodad));
         }
         self.request(
             || format!("adding address {address} to interface {interface}"),
@@ -89,7 +91,12 @@ impl Netlink {
     ///
     /// # Errors
     /// There is no such interface.
-    pub fn add_neighbour(&mut self, interface: u32, address: IpAddr, mac: Mac) -> Result<(), NetError> {
+    pub fn add_neighbour(
+        &mut self,
+        interface: u32,
+        address: IpAddr,
+        mac: Mac,
+    ) -> Result<(), NetError> {
         let mut message = NeighbourMessage::default();
         message.header.family = family(address);
         message.header.ifindex = interface;
@@ -122,7 +129,11 @@ fn route_message(route: &Route) -> RouteMessage {
             _ => RouteScope::Universe,
         },
         kind: RouteType::Unicast,
-        flags: if route.via.is_some() { RouteFlags::Onlink } else { RouteFlags::empty() },
+        flags: if route.via.is_some() {
+            RouteFlags::Onlink
+        } else {
+            RouteFlags::empty()
+        },
         ..RouteHeader::default()
     };
     message.attributes = vec![
@@ -130,10 +141,14 @@ fn route_message(route: &Route) -> RouteMessage {
         RouteAttribute::Oif(route.interface),
     ];
     if let Some(via) = route.via {
-        message.attributes.push(RouteAttribute::Gateway(RouteAddress::from(via)));
+        message
+            .attributes
+            .push(RouteAttribute::Gateway(RouteAddress::from(via)));
     }
     if let Some(source) = route.source {
-        message.attributes.push(RouteAttribute::PrefSource(RouteAddress::from(source)));
+        message
+            .attributes
+            .push(RouteAttribute::PrefSource(RouteAddress::from(source)));
     }
     message
 }

@@ -46,7 +46,12 @@ impl Netlink {
     ///
     /// # Errors
     /// A name is too long or taken, or the kernel has no veth driver.
-    pub fn create_veth(&mut self, near: &VethEnd<'_>, far: &VethEnd<'_>, far_ns: &NetNs) -> Result<(), NetError> {
+    pub fn create_veth(
+        &mut self,
+        near: &VethEnd<'_>,
+        far: &VethEnd<'_>,
+        far_ns: &NetNs,
+    ) -> Result<(), NetError> {
         for end in [near, far] {
             check_name(end.name)?;
         }
@@ -59,7 +64,14 @@ impl Netlink {
             LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
         ]));
         self.request(
-            || format!("creating veth pair {} and {} in {}", near.name, far.name, far_ns.name()),
+            || {
+                format!(
+                    "creating veth pair {} and {} in {}",
+                    near.name,
+                    far.name,
+                    far_ns.name()
+                )
+            },
             NLM_F_CREATE | NLM_F_EXCL,
             RouteNetlinkMessage::NewLink(message),
         )
@@ -71,7 +83,9 @@ impl Netlink {
     /// The kernel refuses to tell.
     pub fn link(&mut self, name: &str) -> Result<Option<Link>, NetError> {
         let mut message = LinkMessage::default();
-        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        message
+            .attributes
+            .push(LinkAttribute::IfName(name.to_owned()));
         match self.get(
             || format!("looking up interface {name}"),
             RouteNetlinkMessage::GetLink(message),
@@ -128,7 +142,9 @@ impl Netlink {
     /// # Errors
     /// There is no such interface, or it can't have this MTU.
     pub fn set_mtu(&mut self, index: u32, mtu: u32) -> Result<(), NetError> {
-        self.set(index, LinkAttribute::Mtu(mtu), || format!("setting MTU {mtu} of interface {index}"))
+        self.set(index, LinkAttribute::Mtu(mtu), || {
+            format!("setting MTU {mtu} of interface {index}")
+        })
     }
 
     /// Sets an interface's Ethernet address.
@@ -159,7 +175,12 @@ impl Netlink {
         }
     }
 
-    fn set(&mut self, index: u32, attribute: LinkAttribute, action: impl FnOnce() -> String) -> Result<(), NetError> {
+    fn set(
+        &mut self,
+        index: u32,
+        attribute: LinkAttribute,
+        action: impl FnOnce() -> String,
+    ) -> Result<(), NetError> {
         let mut message = LinkMessage::default();
         message.header.index = index;
         message.attributes.push(attribute);

@@ -20,8 +20,11 @@ impl Mac {
 
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+        for (at, byte) in self.0.iter().enumerate() {
+            let colon = if at == 0 { "" } else { ":" };
+            write!(f, "{colon}{byte:02x}")?;
+        }
+        Ok(())
     }
 }
 
@@ -59,7 +62,13 @@ mod tests {
         let mac = Mac([0x02, 0, 0xab, 0xcd, 0xef, 1]);
         assert_eq!(mac.to_string(), "02:00:ab:cd:ef:01");
         assert_eq!(mac.to_string().parse(), Ok(mac));
-        for bad in ["", "02:00:ab:cd:ef", "02:00:ab:cd:ef:01:02", "2:0:ab:cd:ef:1", "zz:00:00:00:00:00"] {
+        for bad in [
+            "",
+            "02:00:ab:cd:ef",
+            "02:00:ab:cd:ef:01:02",
+            "2:0:ab:cd:ef:1",
+            "zz:00:00:00:00:00",
+        ] {
             assert!(bad.parse::<Mac>().is_err(), "{bad}");
         }
     }

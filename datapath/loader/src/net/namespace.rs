@@ -29,7 +29,8 @@ impl NetNs {
     /// # Errors
     /// The name is taken or no file name, or the process may not make namespaces (`CAP_SYS_ADMIN`).
     pub fn create(name: &str) -> Result<Self, NetError> {
-        let context = |source: io::Error| NetError::new(format!("creating network namespace {name}"), source);
+        let context =
+            |source: io::Error| NetError::new(format!("creating network namespace {name}"), source);
         let path = path_of(name)?;
         prepare_directory().map_err(context)?;
         File::create_new(&path).map_err(context)?;
@@ -74,7 +75,8 @@ impl NetNs {
     /// The name is no file name, or may not be removed.
     pub fn delete(name: &str) -> Result<(), NetError> {
         let path = path_of(name)?;
-        let context = |source: io::Error| NetError::new(format!("removing network namespace {name}"), source);
+        let context =
+            |source: io::Error| NetError::new(format!("removing network namespace {name}"), source);
         match umount2(&path, MntFlags::MNT_DETACH) {
             // EINVAL: the name was made but the maker was killed before the namespace was mounted on it.
             Ok(()) | Err(nix::Error::ENOENT | nix::Error::EINVAL) => {}
@@ -143,7 +145,9 @@ impl AsFd for NetNs {
 /// # Panics
 /// If `work` does.
 pub fn in_namespace<T: Send>(ns: &NetNs, work: impl FnOnce() -> T + Send) -> Result<T, NetError> {
-    let context = |source: io::Error| NetError::new(format!("entering network namespace {}", ns.name), source);
+    let context = |source: io::Error| {
+        NetError::new(format!("entering network namespace {}", ns.name), source)
+    };
     thread::scope(|scope| {
         thread::Builder::new()
             .name(format!("ns-{}", ns.name))
@@ -165,7 +169,13 @@ fn unshare_onto(path: &Path) -> io::Result<()> {
             .name("new-netns".to_owned())
             .spawn_scoped(scope, || {
                 unshare(CloneFlags::CLONE_NEWNET)?;
-                mount(Some(OWN), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+                mount(
+                    Some(OWN),
+                    path,
+                    None::<&str>,
+                    MsFlags::MS_BIND,
+                    None::<&str>,
+                )
             })?
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -203,7 +213,8 @@ fn prepare_directory() -> io::Result<()> {
 }
 
 fn path_of(name: &str) -> Result<PathBuf, NetError> {
-    let bad = name.is_empty() || name.len() > 255 || name.starts_with('.') || name.contains(['/', '\0']);
+    let bad =
+        name.is_empty() || name.len() > 255 || name.starts_with('.') || name.contains(['/', '\0']);
     if bad {
         return Err(NetError::new(
             format!("network namespace name `{name}`"),

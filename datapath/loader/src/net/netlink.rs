@@ -27,7 +27,10 @@ impl Netlink {
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(context)?;
         socket.bind_auto().map_err(context)?;
         socket.connect(&SocketAddr::new(0, 0)).map_err(context)?;
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self {
+            socket,
+            sequence: 0,
+        })
     }
 
     /// Opens a socket in `ns`.
@@ -100,7 +103,9 @@ impl Netlink {
             let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
                 .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
             // Messages are aligned to four bytes (include/uapi/linux/netlink.h, NLMSG_ALIGN).
-            let length = usize::try_from(message.header.length).unwrap_or(usize::MAX).next_multiple_of(4);
+            let length = usize::try_from(message.header.length)
+                .unwrap_or(usize::MAX)
+                .next_multiple_of(4);
             rest = rest.get(length..).unwrap_or_default();
             if message.header.sequence_number != self.sequence {
                 continue;

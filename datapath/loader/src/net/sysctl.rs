@@ -36,12 +36,20 @@ pub fn set_sysctls(ns: &NetNs, values: &[(&str, &str)]) -> Result<(), NetError> 
             ),
         ));
     }
-    in_namespace(ns, || values.iter().try_for_each(|(name, value)| write(name, value)))?
+    in_namespace(ns, || {
+        values
+            .iter()
+            .try_for_each(|(name, value)| write(name, value))
+    })?
 }
 
 fn write(name: &str, value: &str) -> Result<(), NetError> {
-    let path = path_of(name)
-        .ok_or_else(|| NetError::new(format!("sysctl {name}"), io::Error::from(io::ErrorKind::InvalidInput)))?;
+    let path = path_of(name).ok_or_else(|| {
+        NetError::new(
+            format!("sysctl {name}"),
+            io::Error::from(io::ErrorKind::InvalidInput),
+        )
+    })?;
     // `/proc/sys/net` shows the namespace of the thread that looks.
     fs::write(Path::new("/proc/sys").join(path), value)
         .map_err(|e| NetError::new(format!("setting sysctl {name} to {value}"), e))
@@ -56,7 +64,10 @@ fn path_of(name: &str) -> Option<String> {
             other => other,
         })
         .collect();
-    let inside = swapped.starts_with("net/") && swapped.split('/').all(|part| !part.is_empty() && part != "..");
+    let inside = swapped.starts_with("net/")
+        && swapped
+            .split('/')
+            .all(|part| !part.is_empty() && part != "..");
     inside.then_some(swapped)
 }
 
@@ -66,7 +77,10 @@ mod tests {
 
     #[test]
     fn names_become_paths_below_net_only() {
-        assert_eq!(path_of("net.ipv4.ip_forward").as_deref(), Some("net/ipv4/ip_forward"));
+        assert_eq!(
+            path_of("net.ipv4.ip_forward").as_deref(),
+            Some("net/ipv4/ip_forward")
+        );
         assert_eq!(
             path_of("net.ipv6.conf.eth0/1.forwarding").as_deref(),
             Some("net/ipv6/conf/eth0.1/forwarding")

@@ -39,9 +39,14 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    pub(crate) fn new(mut fd: impl FnMut(&str) -> Result<OwnedFd, SysError>) -> Result<Self, SysError> {
+    pub(crate) fn new(
+        mut fd: impl FnMut(&str) -> Result<OwnedFd, SysError>,
+    ) -> Result<Self, SysError> {
         let exact = Map::new(maps::IPCACHE.name, fd(maps::IPCACHE.name)?)?;
-        let prefixes = Map::new(maps::IPCACHE_PREFIXES.name, fd(maps::IPCACHE_PREFIXES.name)?)?;
+        let prefixes = Map::new(
+            maps::IPCACHE_PREFIXES.name,
+            fd(maps::IPCACHE_PREFIXES.name)?,
+        )?;
         let epochs = Map::new(maps::EPOCHS.name, fd(maps::EPOCHS.name)?)?;
         Ok(Self {
             known: exact.entries()?.into_iter().collect(),
@@ -76,7 +81,9 @@ impl Addresses {
             self.known.insert(address, info);
         }
         if !added.is_empty() {
-            let changes_meaning = added.iter().any(|(address, _)| self.meant_something(address));
+            let changes_meaning = added
+                .iter()
+                .any(|(address, _)| self.meant_something(address));
             let written = self.exact.put_all(&added);
             if changes_meaning {
                 self.raise_epoch();
@@ -97,10 +104,26 @@ impl Addresses {
         prefixes: &HashMap<PrefixKey, AddressInfo>,
     ) -> Result<u64, SysError> {
         self.apply(&AddressChange {
-            set: addresses.iter().map(|(address, info)| (*address, *info)).collect(),
-            remove: self.known.keys().filter(|address| !addresses.contains_key(address)).copied().collect(),
-            set_prefixes: prefixes.iter().map(|(prefix, info)| (*prefix, *info)).collect(),
-            remove_prefixes: self.known_prefixes.keys().filter(|prefix| !prefixes.contains_key(prefix)).copied().collect(),
+            set: addresses
+                .iter()
+                .map(|(address, info)| (*address, *info))
+                .collect(),
+            remove: self
+                .known
+                .keys()
+                .filter(|address| !addresses.contains_key(address))
+                .copied()
+                .collect(),
+            set_prefixes: prefixes
+                .iter()
+                .map(|(prefix, info)| (*prefix, *info))
+                .collect(),
+            remove_prefixes: self
+                .known_prefixes
+                .keys()
+                .filter(|prefix| !prefixes.contains_key(prefix))
+                .copied()
+                .collect(),
         })
     }
 
@@ -111,7 +134,11 @@ impl Addresses {
     }
 
     fn remove(&mut self, addresses: &[Address]) -> Result<u64, SysError> {
-        let gone: Vec<Address> = addresses.iter().filter(|address| self.known.contains_key(address)).copied().collect();
+        let gone: Vec<Address> = addresses
+            .iter()
+            .filter(|address| self.known.contains_key(address))
+            .copied()
+            .collect();
         if gone.is_empty() {
             return Ok(0);
         }
@@ -132,7 +159,12 @@ impl Addresses {
             .copied()
             .collect();
         let known = |prefix: &&PrefixKey| self.known_prefixes.contains_key(prefix);
-        let remove: Vec<_> = change.remove_prefixes.iter().filter(known).copied().collect();
+        let remove: Vec<_> = change
+            .remove_prefixes
+            .iter()
+            .filter(known)
+            .copied()
+            .collect();
         let mut operations = 0;
         // One by one: a trie's nodes are used again as a hash's elements are.
         for (prefix, info) in set {
@@ -155,7 +187,9 @@ impl Addresses {
     /// Whether an address without an entry had an identity nonetheless: that of a block around it, or the world's. Only an address that
     /// was unknown inside the cluster had none, and no connection.
     fn meant_something(&self, address: &Address) -> bool {
-        let around = (0..=ADDRESS_BITS).rev().find_map(|bits| self.known_prefixes.get(&block(address, bits)));
+        let around = (0..=ADDRESS_BITS)
+            .rev()
+            .find_map(|bits| self.known_prefixes.get(&block(address, bits)));
         around.is_none_or(|info| info.identity != Identity::UNKNOWN)
     }
 
@@ -170,7 +204,10 @@ impl Addresses {
 fn block(address: &Address, bits: u32) -> PrefixKey {
     let mask = u128::MAX.checked_shl(ADDRESS_BITS - bits).unwrap_or(0);
     let network = u128::from_be_bytes(address.0) & mask;
-    PrefixKey { prefix_bits: bits, address: Address(network.to_be_bytes()) }
+    PrefixKey {
+        prefix_bits: bits,
+        address: Address(network.to_be_bytes()),
+    }
 }
 
 #[cfg(test)]
@@ -184,6 +221,9 @@ mod tests {
         assert_eq!(block(&v4, 0).address, Address([0; 16]));
         assert_eq!(block(&v4, 128).address, v4);
         let v6 = Address::from(std::net::IpAddr::from([0xfd00, 1, 2, 3, 0, 0, 0, 9]));
-        assert_eq!(block(&v6, 32).address, Address::from(std::net::IpAddr::from([0xfd00, 1, 0, 0, 0, 0, 0, 0])));
+        assert_eq!(
+            block(&v6, 32).address,
+            Address::from(std::net::IpAddr::from([0xfd00, 1, 0, 0, 0, 0, 0, 0]))
+        );
     }
 }

@@ -30,7 +30,9 @@ pub struct Connections {
 }
 
 impl Connections {
-    pub(crate) fn new(mut fd: impl FnMut(&str) -> Result<OwnedFd, SysError>) -> Result<Self, SysError> {
+    pub(crate) fn new(
+        mut fd: impl FnMut(&str) -> Result<OwnedFd, SysError>,
+    ) -> Result<Self, SysError> {
         Ok(Self {
             entries: Map::new(maps::CONNTRACK.name, fd(maps::CONNTRACK.name)?)?,
             carried: Map::new(CARRIED, fd(CARRIED)?)?,
@@ -42,7 +44,12 @@ impl Connections {
     /// # Errors
     /// The kernel refuses.
     pub fn list(&self) -> Result<Vec<ConntrackEntry>, SysError> {
-        Ok(self.entries.entries()?.into_iter().map(|(_, entry)| entry).collect())
+        Ok(self
+            .entries
+            .entries()?
+            .into_iter()
+            .map(|(_, entry)| entry)
+            .collect())
     }
 
     /// Removes the connections that are over. What they had counted and not yet added to their rules is carried over. The programs pass
@@ -69,33 +76,59 @@ impl Connections {
                 collected.removed += 1;
             }
         }
+        self.carry(counted)?;
+        Ok(collected)
+    }
+
+    /// Removes every connection of an endpoint that is gone. What they had counted is carried over as by [`Connections::collect`].
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn remove_of(&self, slot: u32) -> Result<usize, SysError> {
+        let of_slot = |entry: &ConntrackEntry| {
+            slot != 0 && (entry.source.slot == slot || entry.destination.slot == slot)
+        };
+        let mut counted = HashMap::new();
+        let mut removed = 0;
+        for listed in self.list()?.iter().filter(|entry| of_slot(entry)) {
+            // Read again at the last moment, for what was counted since the list was made.
+            match self.entries.get(&listed.key)? {
+                Some(entry) if entry.key == listed.key && of_slot(&entry) => {
+                    self.entries.remove(&listed.key)?;
+                    count(&entry, &mut counted);
+                    removed += 1;
+                }
+                _ => {}
+            }
+        }
+        self.carry(counted)?;
+        Ok(removed)
+    }
+
+    /// Adds to what ended connections had counted.
+    fn carry(&self, counted: HashMap<Cookie, Counter>) -> Result<(), SysError> {
         for (cookie, more) in counted {
             let before = self.carried.get(&cookie)?.unwrap_or_default();
-            let sum = Counter { packets: before.packets + more.packets, bytes: before.bytes + more.bytes };
+            let sum = Counter {
+                packets: before.packets + more.packets,
+                bytes: before.bytes + more.bytes,
+            };
             match self.carried.put(&cookie, &sum) {
                 // A full map loses counts, as the programs' own does.
                 Err(error) if error.is_full() => {}
                 other => other?,
             }
         }
-        Ok(collected)
-    }
-
-    /// Removes every connection of an endpoint that is gone.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn remove_of(&self, slot: u32) -> Result<usize, SysError> {
-        let of_slot = |entry: &ConntrackEntry| slot != 0 && (entry.source.slot == slot || entry.destination.slot == slot);
-        let keys: Vec<ConntrackKey> = self.list()?.iter().filter(|entry| of_slot(entry)).map(|entry| entry.key).collect();
-        if !keys.is_empty() {
-            self.entries.remove_all(&keys)?;
-        }
-        Ok(keys.len())
+        Ok(())
     }
 
     /// Looks once more before removing: between listing and removing a packet may have come.
-    fn remove_if_over(&self, key: &ConntrackKey, now: u64, counted: &mut HashMap<Cookie, Counter>) -> Result<bool, SysError> {
+    fn remove_if_over(
+        &self,
+        key: &ConntrackKey,
+        now: u64,
+        counted: &mut HashMap<Cookie, Counter>,
+    ) -> Result<bool, SysError> {
         match self.entries.get(key)? {
             Some(entry) if entry.key != *key || entry.expired(now) => {
                 self.entries.remove(key)?;
@@ -114,11 +147,18 @@ impl Connections {
 pub(super) fn count(entry: &ConntrackEntry, counted: &mut HashMap<Cookie, Counter>) {
     let packets = entry.packets[0] + entry.packets[1];
     let bytes = entry.bytes[0] + entry.bytes[1];
-    let (source, destination) = (Cookie(entry.source.cookie), Cookie(entry.destination.cookie));
+    let (source, destination) = (
+        Cookie(entry.source.cookie),
+        Cookie(entry.destination.cookie),
+    );
     let second = (destination != source).then_some(destination);
-    for cookie in [Some(source), second].into_iter().flatten().filter(|cookie| *cookie != Cookie::NONE) {
-        let counter = counted.entry(cookie).or_default();
-        counter.packets += packets;
-        counter.bytes += bytes;
+    for cookie in [Some(source), second]
+        .into_iter()
+        .flatten()
+        .filter(|cookie| *cookie != Cookie::NONE)
+    {
+        let sum = counted.entry(cookie).or_default();
+        sum.packets += packets;
+        sum.bytes += bytes;
     }
 }

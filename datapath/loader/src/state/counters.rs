@@ -44,7 +44,9 @@ pub struct Counters {
 }
 
 impl Counters {
-    pub(crate) fn new(mut fd: impl FnMut(&str) -> Result<OwnedFd, SysError>) -> Result<Self, SysError> {
+    pub(crate) fn new(
+        mut fd: impl FnMut(&str) -> Result<OwnedFd, SysError>,
+    ) -> Result<Self, SysError> {
         Ok(Self {
             rules: PerCpuMap::new(maps::RULE_COUNTERS.name, fd(maps::RULE_COUNTERS.name)?)?,
             carried: Map::new(CARRIED, fd(CARRIED)?)?,
@@ -62,7 +64,11 @@ impl Counters {
     /// The kernel refuses.
     pub fn rules(&self) -> Result<HashMap<Cookie, Counter>, SysError> {
         let mut sums: HashMap<Cookie, Counter> = HashMap::new();
-        let folded = self.rules.entries()?.into_iter().map(|(cookie, cpus)| (cookie, sum(&cpus)));
+        let folded = self
+            .rules
+            .entries()?
+            .into_iter()
+            .map(|(cookie, cpus)| (cookie, sum(&cpus)));
         for (cookie, more) in folded.chain(self.carried.entries()?) {
             let counter = sums.entry(cookie).or_default();
             counter.packets += more.packets;
@@ -85,7 +91,11 @@ impl Counters {
             if counter != Counter::default()
                 && let Some((hook, reason)) = place(element)
             {
-                found.push(DropCount { hook, reason, counter });
+                found.push(DropCount {
+                    hook,
+                    reason,
+                    counter,
+                });
             }
         }
         found.sort_by_key(|drop| (drop.hook, drop.reason));
@@ -97,7 +107,12 @@ impl Counters {
     /// # Errors
     /// The kernel refuses.
     pub fn losses(&self) -> Result<Losses, SysError> {
-        let suppressed = self.buckets.entries()?.iter().map(|(_, bucket)| bucket.suppressed).sum();
+        let suppressed = self
+            .buckets
+            .entries()?
+            .iter()
+            .map(|(_, bucket)| bucket.suppressed)
+            .sum();
         let ring = self.losses.get(&0)?.unwrap_or_default().iter().sum();
         Ok(Losses { suppressed, ring })
     }

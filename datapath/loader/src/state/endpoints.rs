@@ -34,17 +34,27 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
-    pub(crate) fn new(mut fd: impl FnMut(&str) -> Result<OwnedFd, SysError>) -> Result<Self, SysError> {
+    pub(crate) fn new(
+        mut fd: impl FnMut(&str) -> Result<OwnedFd, SysError>,
+    ) -> Result<Self, SysError> {
         let records = Map::<u32, Endpoint>::new(maps::ENDPOINT.name, fd(maps::ENDPOINT.name)?)?;
         let present = |(_, record): &(u32, Endpoint)| record.flags & Endpoint::PRESENT != 0;
         let known: BTreeMap<_, _> = records.entries()?.into_iter().filter(present).collect();
         let mut endpoints = Self {
             // Nobody knows when the process before this one freed a slot.
-            resting: (1..records.capacity()).filter(|slot| !known.contains_key(slot)).collect(),
+            resting: (1..records.capacity())
+                .filter(|slot| !known.contains_key(slot))
+                .collect(),
             known,
             records,
-            by_ifindex: Map::new(maps::SLOTS_BY_IFINDEX.name, fd(maps::SLOTS_BY_IFINDEX.name)?)?,
-            by_address: Map::new(maps::SLOTS_BY_ADDRESS.name, fd(maps::SLOTS_BY_ADDRESS.name)?)?,
+            by_ifindex: Map::new(
+                maps::SLOTS_BY_IFINDEX.name,
+                fd(maps::SLOTS_BY_IFINDEX.name)?,
+            )?,
+            by_address: Map::new(
+                maps::SLOTS_BY_ADDRESS.name,
+                fd(maps::SLOTS_BY_ADDRESS.name)?,
+            )?,
             grace: GracePeriod::new()?,
         };
         endpoints.finish_what_was_begun()?;
@@ -66,8 +76,16 @@ impl Endpoints {
             None => self.free_slot()?,
         };
         let before = self.records.get(&slot)?.unwrap_or_default();
-        let generation = if known.is_some() { before.generation } else { before.generation.wrapping_add(1) };
-        let record = Endpoint { generation, flags: endpoint.flags | Endpoint::PRESENT, ..*endpoint };
+        let generation = if known.is_some() {
+            before.generation
+        } else {
+            before.generation.wrapping_add(1)
+        };
+        let record = Endpoint {
+            generation,
+            flags: endpoint.flags | Endpoint::PRESENT,
+            ..*endpoint
+        };
         if self.known.get(&slot) == Some(&record) {
             return Ok(slot);
         }
@@ -90,14 +108,22 @@ impl Endpoints {
     /// # Errors
     /// The kernel refuses.
     pub fn remove(&mut self, ifindex: u32) -> Result<bool, SysError> {
-        let Some(slot) = self.slot(ifindex) else { return Ok(false) };
+        let Some(slot) = self.slot(ifindex) else {
+            return Ok(false);
+        };
         let record = self.known[&slot];
         self.by_ifindex.remove(&ifindex)?;
         for address in owned(&record) {
             self.by_address.remove(&address)?;
         }
         // The generation stays, so that the slot's next pod gets another.
-        self.records.put(&slot, &Endpoint { generation: record.generation, ..Endpoint::default() })?;
+        self.records.put(
+            &slot,
+            &Endpoint {
+                generation: record.generation,
+                ..Endpoint::default()
+            },
+        )?;
         self.known.remove(&slot);
         self.resting.insert(slot);
         Ok(true)
@@ -106,7 +132,10 @@ impl Endpoints {
     /// The slot of an interface.
     #[must_use]
     pub fn slot(&self, ifindex: u32) -> Option<u32> {
-        self.known.iter().find(|(_, record)| record.ifindex == ifindex).map(|(slot, _)| *slot)
+        self.known
+            .iter()
+            .find(|(_, record)| record.ifindex == ifindex)
+            .map(|(slot, _)| *slot)
     }
 
     /// Every endpoint with its slot.
@@ -117,12 +146,20 @@ impl Endpoints {
     /// Brings both indexes in line with the records, which a killed process may have left in the middle of a change.
     fn finish_what_was_begun(&mut self) -> Result<(), SysError> {
         for (ifindex, slot) in self.by_ifindex.entries()? {
-            if self.known.get(&slot).is_none_or(|record| record.ifindex != ifindex) {
+            if self
+                .known
+                .get(&slot)
+                .is_none_or(|record| record.ifindex != ifindex)
+            {
                 self.by_ifindex.remove(&ifindex)?;
             }
         }
         for (address, slot) in self.by_address.entries()? {
-            if self.known.get(&slot).is_none_or(|record| !record.owns(&address)) {
+            if self
+                .known
+                .get(&slot)
+                .is_none_or(|record| !record.owns(&address))
+            {
                 self.by_address.remove(&address)?;
             }
         }
@@ -138,7 +175,8 @@ impl Endpoints {
     fn free_slot(&mut self) -> Result<u32, EndpointsFull> {
         let capacity = self.records.capacity();
         let free = |taken: &Self| {
-            (1..capacity).find(|slot| !taken.known.contains_key(slot) && !taken.resting.contains(slot))
+            (1..capacity)
+                .find(|slot| !taken.known.contains_key(slot) && !taken.resting.contains(slot))
         };
         if let Some(slot) = free(self) {
             return Ok(slot);

@@ -11,7 +11,6 @@ use crate::load::LoadError;
 use crate::sys;
 
 /// The reader of events. Its descriptor becomes readable when there are some.
-
 pub struct Events {
     ring: RingBuf<MapData>,
 }
@@ -19,7 +18,9 @@ pub struct Events {
 impl Events {
     pub(crate) fn new(fd: OwnedFd) -> Result<Self, LoadError> {
         let map = Map::from_map_data(MapData::from_fd(fd)?)?;
-        Ok(Self { ring: map.try_into()? })
+        Ok(Self {
+            ring: map.try_into()?,
+        })
     }
 
     /// The next event that is there, if any. A record shorter than an event, which these programs never write, is passed over.

@@ -16,9 +16,13 @@ pub use events::Events;
 pub use settings::Settings;
 
 /// Nanoseconds of the monotonic clock: the one that the programs' times are of.
+///
+/// # Panics
+/// If the kernel has no monotonic clock, which every kernel has.
 #[must_use]
 pub fn now() -> u64 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
         .expect("the monotonic clock is always there");
-    u64::try_from(now.tv_sec()).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec()).unwrap_or(0)
+    u64::try_from(now.tv_sec()).unwrap_or(0) * 1_000_000_000
+        + u64::try_from(now.tv_nsec()).unwrap_or(0)
 }

@@ -15,7 +15,9 @@ pub struct Settings {
 }
 
 impl Settings {
-    pub(crate) fn new(mut fd: impl FnMut(&str) -> Result<OwnedFd, SysError>) -> Result<Self, SysError> {
+    pub(crate) fn new(
+        mut fd: impl FnMut(&str) -> Result<OwnedFd, SysError>,
+    ) -> Result<Self, SysError> {
         let watermarks = Map::new(maps::WATERMARKS.name, fd(maps::WATERMARKS.name)?)?;
         Ok(Self {
             config: Map::new(maps::CONFIG.name, fd(maps::CONFIG.name)?)?,
@@ -28,7 +30,13 @@ impl Settings {
     /// # Errors
     /// The kernel refuses.
     pub fn put(&self, config: &Config) -> Result<(), SysError> {
-        self.config.put(&0, &Config { flags: config.flags | Config::READY, ..*config })
+        self.config.put(
+            &0,
+            &Config {
+                flags: config.flags | Config::READY,
+                ..*config
+            },
+        )
     }
 
     /// The settings, if they were written.
@@ -36,7 +44,10 @@ impl Settings {
     /// # Errors
     /// The kernel refuses.
     pub fn get(&self) -> Result<Option<Config>, SysError> {
-        Ok(self.config.get(&0)?.filter(|config| config.flags & Config::READY != 0))
+        Ok(self
+            .config
+            .get(&0)?
+            .filter(|config| config.flags & Config::READY != 0))
     }
 
     /// Raises a range's watermark to the number of the newest identity that all tables of this node know: its low 24 bits. Call it when

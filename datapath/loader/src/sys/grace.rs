@@ -1,8 +1,12 @@
 //! Waiting until no program that runs now still runs.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use aya_obj::generated::{bpf_cmd, bpf_map_type};
 
 use super::SysError;
+use super::call::{address, attr, bpf, bpf_fd, raw};
 
 /// `MEMBARRIER_CMD_GLOBAL` (include/uapi/linux/membarrier.h).
 const GLOBAL: libc::c_int = 1;
@@ -26,7 +30,11 @@ impl GracePeriod {
     /// It offers none.
     pub fn new() -> Result<Self, SysError> {
         Ok(Self {
-            fallback: if membarrier().is_ok() { None } else { Some(Fallback::new()?) },
+            fallback: if membarrier().is_ok() {
+                None
+            } else {
+                Some(Fallback::new()?)
+            },
         })
     }
 
@@ -49,37 +57,38 @@ impl GracePeriod {
 fn membarrier() -> io::Result<()> {
     // SAFETY: the call follows no pointer.
     let answer = unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) };
-    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if answer == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// A map of maps whose one element is overwritten.
 #[derive(Debug)]
 struct Fallback {
-    outer: std::os::fd::OwnedFd,
-    inner: std::os::fd::OwnedFd,
+    outer: OwnedFd,
+    inner: OwnedFd,
 }
 
 impl Fallback {
     fn new() -> Result<Self, SysError> {
-        let inner = create(aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY, None)?;
+        let inner = create(bpf_map_type::BPF_MAP_TYPE_ARRAY, None)?;
         let outer = create(
-            aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS,
-            Some(std::os::fd::AsFd::as_fd(&inner)),
+            bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS,
+            Some(inner.as_fd()),
         )?;
         Ok(Self { outer, inner })
     }
 
     fn wait(&self) -> Result<(), SysError> {
-        use super::call::{address, attr, bpf, raw};
-        use std::os::fd::AsFd;
-
         let (key, value) = (0_u32, raw(self.inner.as_fd()));
         let mut attr = attr();
         attr.__bindgen_anon_2.map_fd = raw(self.outer.as_fd());
         attr.__bindgen_anon_2.key = address(&raw const key);
         attr.__bindgen_anon_2.__bindgen_anon_1.value = address(&raw const value);
         // SAFETY: key and value are live for the call; both are four bytes, as the map was made for.
-        unsafe { bpf(aya_obj::generated::bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr) }.map_err(|source| SysError {
+        unsafe { bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr) }.map_err(|source| SysError {
             call: "BPF_MAP_UPDATE_ELEM",
             object: "the map of maps that waits for a grace period".to_owned(),
             source,
@@ -88,12 +97,7 @@ impl Fallback {
     }
 }
 
-fn create(
-    kind: aya_obj::generated::bpf_map_type,
-    inner: Option<std::os::fd::BorrowedFd<'_>>,
-) -> Result<std::os::fd::OwnedFd, SysError> {
-    use super::call::{attr, bpf_fd, raw};
-
+fn create(kind: bpf_map_type, inner: Option<BorrowedFd<'_>>) -> Result<OwnedFd, SysError> {
     let mut attr = attr();
     attr.__bindgen_anon_1.map_type = kind as u32;
     attr.__bindgen_anon_1.key_size = 4;
@@ -103,7 +107,7 @@ fn create(
         attr.__bindgen_anon_1.inner_map_fd = raw(inner);
     }
     // SAFETY: the command follows no pointer that is set, and returns a new descriptor.
-    unsafe { bpf_fd(aya_obj::generated::bpf_cmd::BPF_MAP_CREATE, &mut attr) }.map_err(|source| SysError {
+    unsafe { bpf_fd(bpf_cmd::BPF_MAP_CREATE, &mut attr) }.map_err(|source| SysError {
         call: "BPF_MAP_CREATE",
         object: "the map of maps that waits for a grace period".to_owned(),
         source,

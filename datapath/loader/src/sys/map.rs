@@ -28,7 +28,10 @@ impl<K: MapData, V: MapData> Map<K, V> {
     pub fn new(name: &str, fd: OwnedFd) -> Result<Self, SysError> {
         let raw = RawMap::new(name, fd)?;
         raw.check(size_of::<K>(), size_of::<V>())?;
-        Ok(Self { raw, types: PhantomData })
+        Ok(Self {
+            raw,
+            types: PhantomData,
+        })
     }
 
     /// Capacity.
@@ -43,7 +46,10 @@ impl<K: MapData, V: MapData> Map<K, V> {
     /// The kernel refuses.
     pub fn get(&self, key: &K) -> Result<Option<V>, SysError> {
         let mut value = vec![0; size_of::<V>()];
-        Ok(self.raw.get(bytes::of(std::slice::from_ref(key)), &mut value)?.then(|| bytes::read(&value)))
+        Ok(self
+            .raw
+            .get(bytes::of(std::slice::from_ref(key)), &mut value)?
+            .then(|| bytes::read(&value)))
     }
 
     /// Sets one element.
@@ -67,7 +73,8 @@ impl<K: MapData, V: MapData> Map<K, V> {
         }
         let keys: Vec<K> = entries.iter().map(|entry| entry.0).collect();
         let values: Vec<V> = entries.iter().map(|entry| entry.1).collect();
-        self.raw.put_all(entries.len(), bytes::of(&keys), bytes::of(&values))
+        self.raw
+            .put_all(entries.len(), bytes::of(&keys), bytes::of(&values))
     }
 
     /// Removes an element; `false` if it was not there.
@@ -126,7 +133,11 @@ impl<K: MapData, V: MapData> PerCpuMap<K, V> {
             object: path.to_owned(),
             source,
         })?;
-        Ok(Self { raw, cpus, types: PhantomData })
+        Ok(Self {
+            raw,
+            cpus,
+            types: PhantomData,
+        })
     }
 
     /// Capacity.
@@ -140,9 +151,11 @@ impl<K: MapData, V: MapData> PerCpuMap<K, V> {
     /// # Errors
     /// The kernel refuses.
     pub fn get(&self, key: &K) -> Result<Option<Vec<V>>, SysError> {
-        let mut value = vec![0; self.stride() * self.cpus];
-        let found = self.raw.get(bytes::of(std::slice::from_ref(key)), &mut value)?;
-        Ok(found.then(|| self.split(&value)))
+        let mut value = vec![0; Self::stride() * self.cpus];
+        let found = self
+            .raw
+            .get(bytes::of(std::slice::from_ref(key)), &mut value)?;
+        Ok(found.then(|| Self::split(&value)))
     }
 
     /// Sets the values of a key; `values` beyond the number of CPUs are ignored and missing ones are those of `rest`.
@@ -150,8 +163,8 @@ impl<K: MapData, V: MapData> PerCpuMap<K, V> {
     /// # Errors
     /// The map is full, or the key out of bounds.
     pub fn put(&self, key: &K, values: &[V], rest: V) -> Result<(), SysError> {
-        let mut value = vec![0; self.stride() * self.cpus];
-        for (cpu, part) in value.chunks_exact_mut(self.stride()).enumerate() {
+        let mut value = vec![0; Self::stride() * self.cpus];
+        for (cpu, part) in value.chunks_exact_mut(Self::stride()).enumerate() {
             let one = values.get(cpu).copied().unwrap_or(rest);
             part[..size_of::<V>()].copy_from_slice(bytes::of(std::slice::from_ref(&one)));
         }
@@ -164,18 +177,21 @@ impl<K: MapData, V: MapData> PerCpuMap<K, V> {
     /// The kernel refuses.
     pub fn entries(&self) -> Result<Vec<(K, Vec<V>)>, SysError> {
         let mut found = Vec::new();
-        self.raw.each(self.stride() * self.cpus, |key, value| {
-            found.push((bytes::read(key), self.split(value)));
+        self.raw.each(Self::stride() * self.cpus, |key, value| {
+            found.push((bytes::read(key), Self::split(value)));
         })?;
         Ok(found)
     }
 
-    fn split(&self, value: &[u8]) -> Vec<V> {
-        value.chunks_exact(self.stride()).map(bytes::read).collect()
+    fn split(value: &[u8]) -> Vec<V> {
+        value
+            .chunks_exact(Self::stride())
+            .map(bytes::read)
+            .collect()
     }
 
     /// Each CPU's value begins at a multiple of eight bytes.
-    const fn stride(&self) -> usize {
+    const fn stride() -> usize {
         size_of::<V>().next_multiple_of(8)
     }
 }
@@ -197,7 +213,11 @@ struct RawMap {
 impl RawMap {
     fn new(name: &str, fd: OwnedFd) -> Result<Self, SysError> {
         let info = map_info(fd.as_fd())?;
-        Ok(Self { name: name.to_owned(), fd, info })
+        Ok(Self {
+            name: name.to_owned(),
+            fd,
+            info,
+        })
     }
 
     fn check(&self, key: usize, value: usize) -> Result<(), SysError> {
@@ -205,7 +225,10 @@ impl RawMap {
         if have == (key, value) {
             return Ok(());
         }
-        let text = format!("its key and value have {} and {} bytes, not {key} and {value}", have.0, have.1);
+        let text = format!(
+            "its key and value have {} and {} bytes, not {key} and {value}",
+            have.0, have.1
+        );
         Err(self.error("opening", io::Error::new(io::ErrorKind::InvalidData, text)))
     }
 
@@ -321,11 +344,16 @@ impl RawMap {
     fn batch(&self, count: usize) -> Result<bpf_attr, SysError> {
         let mut attr = attr();
         attr.batch.map_fd = raw(self.fd.as_fd());
-        attr.batch.count = u32::try_from(count).map_err(|e| self.error("a batch", io::Error::other(e)))?;
+        attr.batch.count =
+            u32::try_from(count).map_err(|e| self.error("a batch", io::Error::other(e)))?;
         Ok(attr)
     }
 
     fn error(&self, call: &'static str, source: io::Error) -> SysError {
-        SysError { call, object: format!("map {}", self.name), source }
+        SysError {
+            call,
+            object: format!("map {}", self.name),
+            source,
+        }
     }
 }

@@ -29,7 +29,11 @@ impl MappedWords {
     /// # Errors
     /// The array was not made for it.
     pub fn new(name: &str, array: &Map<u32, u64>) -> Result<Self, SysError> {
-        let context = |source: io::Error| SysError { call: "mmap", object: format!("map {name}"), source };
+        let context = |source: io::Error| SysError {
+            call: "mmap",
+            object: format!("map {name}"),
+            source,
+        };
         let count = array.capacity();
         let bytes = NonZeroUsize::new(count as usize * size_of::<u64>())
             .ok_or_else(|| context(io::Error::from(io::ErrorKind::InvalidInput)))?;
@@ -45,7 +49,11 @@ impl MappedWords {
             )
         }
         .map_err(|e| context(e.into()))?;
-        Ok(Self { words: start.cast(), count, bytes })
+        Ok(Self {
+            words: start.cast(),
+            count,
+            bytes,
+        })
     }
 
     /// How many words there are.
@@ -63,7 +71,8 @@ impl MappedWords {
     /// Reads a word; 0 beyond the end.
     #[must_use]
     pub fn load(&self, index: u32) -> u64 {
-        self.word(index).map_or(0, |word| word.load(Ordering::Acquire))
+        self.word(index)
+            .map_or(0, |word| word.load(Ordering::Acquire))
     }
 
     /// Stores a word in one step, after everything this thread wrote before; `false` beyond the end.

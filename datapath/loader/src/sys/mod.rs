@@ -4,16 +4,19 @@
 
 mod bytes;
 mod call;
+mod empty;
 mod grace;
 mod map;
 mod mapped;
 mod object;
 
+pub use empty::EmptyProgram;
 pub use grace::GracePeriod;
 pub use map::{Map, PerCpuMap};
 pub use mapped::MappedWords;
 pub use object::{
-    LinkInfo, MapInfo, create_hash, create_tcx_link, link_info, map_info, open_pinned, pin, update_link,
+    LinkInfo, MapInfo, create_hash, create_tcx_link, link_info, map_info, open_pinned, pin,
+    update_link,
 };
 
 pub(crate) use bytes::read;

@@ -44,7 +44,11 @@ pub struct LinkInfo {
 /// # Errors
 /// The path is no file name, or the object may not be opened.
 pub fn open_pinned(path: &Path) -> Result<Option<OwnedFd>, SysError> {
-    let context = |source| SysError { call: "BPF_OBJ_GET", object: path.display().to_string(), source };
+    let context = |source| SysError {
+        call: "BPF_OBJ_GET",
+        object: path.display().to_string(),
+        source,
+    };
     let name = c_path(path).map_err(context)?;
     let mut attr = attr();
     attr.__bindgen_anon_4.pathname = address(name.as_ptr());
@@ -61,7 +65,11 @@ pub fn open_pinned(path: &Path) -> Result<Option<OwnedFd>, SysError> {
 /// # Errors
 /// The path is taken or not on a bpf file system.
 pub fn pin(fd: BorrowedFd<'_>, path: &Path) -> Result<(), SysError> {
-    let context = |source| SysError { call: "BPF_OBJ_PIN", object: path.display().to_string(), source };
+    let context = |source| SysError {
+        call: "BPF_OBJ_PIN",
+        object: path.display().to_string(),
+        source,
+    };
     let name = c_path(path).map_err(context)?;
     let mut attr = attr();
     attr.__bindgen_anon_4.pathname = address(name.as_ptr());
@@ -128,8 +136,16 @@ pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<(), 
 ///
 /// # Errors
 /// There is no such interface, or the kernel has no tcx.
-pub fn create_tcx_link(program: BorrowedFd<'_>, ifindex: u32, egress: bool) -> Result<OwnedFd, SysError> {
-    let hook = if egress { bpf_attach_type::BPF_TCX_EGRESS } else { bpf_attach_type::BPF_TCX_INGRESS };
+pub fn create_tcx_link(
+    program: BorrowedFd<'_>,
+    ifindex: u32,
+    egress: bool,
+) -> Result<OwnedFd, SysError> {
+    let hook = if egress {
+        bpf_attach_type::BPF_TCX_EGRESS
+    } else {
+        bpf_attach_type::BPF_TCX_INGRESS
+    };
     let mut attr = attr();
     attr.link_create.__bindgen_anon_1.prog_fd = raw(program);
     attr.link_create.__bindgen_anon_2.target_ifindex = ifindex;
@@ -146,6 +162,9 @@ pub fn create_tcx_link(program: BorrowedFd<'_>, ifindex: u32, egress: bool) -> R
 ///
 /// # Errors
 /// The process may not make maps, or memory is short.
+///
+/// # Panics
+/// If a key or value has 4 GiB or more.
 pub fn create_hash<K: MapData, V: MapData>(name: &str, entries: u32) -> Result<OwnedFd, SysError> {
     let mut attr = attr();
     attr.__bindgen_anon_1.map_type = bpf_map_type::BPF_MAP_TYPE_HASH as u32;

@@ -18,7 +18,9 @@ pub struct Full {
 
 /// One table that kept its last state because its change does not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("table {table}: {full}; {blocked} peers or scopes whose access the change takes away drop until it fits")]
+#[error(
+    "table {table}: {full}; {blocked} peers or scopes whose access the change takes away drop until it fits"
+)]
 pub struct TableFull {
     /// Table id.
     pub table: u32,

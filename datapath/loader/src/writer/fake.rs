@@ -68,11 +68,21 @@ impl Fake {
     }
 
     fn view_at(&self, table: u32, revision: u32) -> Vec<Answer> {
-        let reader = Reader { maps: self, revision };
-        let asked = UNIVERSE.iter().flat_map(|peer| POINTS.iter().map(move |point| (*peer, *point)));
+        let reader = Reader {
+            maps: self,
+            revision,
+        };
+        let asked = UNIVERSE
+            .iter()
+            .flat_map(|peer| POINTS.iter().map(move |point| (*peer, *point)));
         asked
             .map(|(peer, (protocol, port))| {
-                let Judgement { verdict, reason, cookie, .. } = judge(&reader, table, peer, protocol, port);
+                let Judgement {
+                    verdict,
+                    reason,
+                    cookie,
+                    ..
+                } = judge(&reader, table, peer, protocol, port);
                 (verdict.passes(), reason, cookie)
             })
             .collect()
@@ -96,10 +106,16 @@ impl Fake {
     }
 
     /// One step: fails if it is its turn, else happens, and the readers look.
-    fn step(&mut self, map: &'static str, act: impl FnOnce(&mut Self) -> bool) -> Result<(), StoreError> {
+    fn step(
+        &mut self,
+        map: &'static str,
+        act: impl FnOnce(&mut Self) -> bool,
+    ) -> Result<(), StoreError> {
         let at = self.steps;
         self.steps += 1;
-        let fails = self.fail.is_some_and(|(first, on)| at == first || on && at > first);
+        let fails = self
+            .fail
+            .is_some_and(|(first, on)| at == first || on && at > first);
         if fails || !act(self) {
             return Err(StoreError::Full(map));
         }
@@ -128,12 +144,18 @@ impl PolicyTables for Reader<'_> {
         self.maps.programs.get(&id)
     }
     fn range(&self, key: &RangeKey) -> Option<Cell> {
-        (RangeKey::EXACT_BITS..=RangeKey::ALL_BITS).rev().find_map(|bits| {
-            let mask = u16::MAX.checked_shl(RangeKey::ALL_BITS - bits).unwrap_or(0);
-            let port = u16::from_be_bytes(key.port) & mask;
-            let shorter = RangeKey { prefix_bits: bits, port: port.to_be_bytes(), ..*key };
-            self.maps.ranges.get(&shorter).copied()
-        })
+        (RangeKey::EXACT_BITS..=RangeKey::ALL_BITS)
+            .rev()
+            .find_map(|bits| {
+                let mask = u16::MAX.checked_shl(RangeKey::ALL_BITS - bits).unwrap_or(0);
+                let port = u16::from_be_bytes(key.port) & mask;
+                let shorter = RangeKey {
+                    prefix_bits: bits,
+                    port: port.to_be_bytes(),
+                    ..*key
+                };
+                self.maps.ranges.get(&shorter).copied()
+            })
     }
     fn attribution(&self, key: &AttributionKey) -> Option<Cookie> {
         self.maps.attributions.get(key).copied()
@@ -156,10 +178,20 @@ impl MapStore for Fake {
     fn dump(&self) -> Result<Dump, StoreError> {
         let present = |(_, program): &(u32, Program)| program.flags & Program::PRESENT != 0;
         Ok(Dump {
-            revisions: self.revisions.iter().map(|(k, v)| (*k, *v)).filter(|(_, word)| *word != 0).collect(),
+            revisions: self
+                .revisions
+                .iter()
+                .map(|(k, v)| (*k, *v))
+                .filter(|(_, word)| *word != 0)
+                .collect(),
             defaults: self.defaults.iter().map(|(k, v)| (*k, *v)).collect(),
             peers: self.peers.iter().map(|(k, v)| (*k, *v)).collect(),
-            programs: self.programs.iter().map(|(k, v)| (*k, *v)).filter(present).collect(),
+            programs: self
+                .programs
+                .iter()
+                .map(|(k, v)| (*k, *v))
+                .filter(present)
+                .collect(),
             ranges: self.ranges.iter().map(|(k, v)| (*k, *v)).collect(),
             attributions: self.attributions.iter().map(|(k, v)| (*k, *v)).collect(),
         })
@@ -177,7 +209,9 @@ impl MapStore for Fake {
 
     fn put_ranges(&mut self, entries: &[(RangeKey, Cell)]) -> Result<(), StoreError> {
         for &(key, cell) in entries {
-            self.step("program_ranges", |maps| put(&mut maps.ranges, maps.capacities.ranges, key, cell))?;
+            self.step("program_ranges", |maps| {
+                put(&mut maps.ranges, maps.capacities.ranges, key, cell)
+            })?;
         }
         Ok(())
     }
@@ -195,7 +229,12 @@ impl MapStore for Fake {
     fn put_attributions(&mut self, entries: &[(AttributionKey, Cookie)]) -> Result<(), StoreError> {
         for &(key, cookie) in entries {
             self.step("attributions", |maps| {
-                put(&mut maps.attributions, maps.capacities.attributions, key, cookie)
+                put(
+                    &mut maps.attributions,
+                    maps.capacities.attributions,
+                    key,
+                    cookie,
+                )
             })?;
         }
         Ok(())
@@ -213,7 +252,9 @@ impl MapStore for Fake {
 
     fn put_peers(&mut self, entries: &[(PeerKey, PeerValue)]) -> Result<(), StoreError> {
         for &(key, value) in entries {
-            self.step("peers", |maps| put(&mut maps.peers, maps.capacities.peers, key, value))?;
+            self.step("peers", |maps| {
+                put(&mut maps.peers, maps.capacities.peers, key, value)
+            })?;
         }
         Ok(())
     }
@@ -234,7 +275,8 @@ impl MapStore for Fake {
             for scope in 0..defaults.scopes.len() {
                 for parity in 0..2 {
                     self.step("table_defaults", |maps| {
-                        maps.defaults.entry(table).or_default().scopes[scope][parity] = defaults.scopes[scope][parity];
+                        maps.defaults.entry(table).or_default().scopes[scope][parity] =
+                            defaults.scopes[scope][parity];
                         true
                     })?;
                 }
@@ -255,7 +297,11 @@ impl MapStore for Fake {
 
     fn grace_period(&mut self) -> Result<(), StoreError> {
         self.step("grace period", |maps| {
-            let now: BTreeSet<_> = maps.revisions.keys().map(|table| (*table, maps.current(*table))).collect();
+            let now: BTreeSet<_> = maps
+                .revisions
+                .keys()
+                .map(|table| (*table, maps.current(*table)))
+                .collect();
             maps.live.retain(|key, _| now.contains(key));
             true
         })

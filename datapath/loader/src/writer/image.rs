@@ -63,7 +63,8 @@ impl ProgramImage {
             starts.extend([0, low]);
             starts.extend(high.checked_add(1));
         }
-        let narrower = |protocol, port| takes(before.cell(protocol, port), after.cell(protocol, port));
+        let narrower =
+            |protocol, port| takes(before.cell(protocol, port), after.cell(protocol, port));
         takes(self.inline.other, new.inline.other) && protocols.len() < 256
             || protocols
                 .iter()
@@ -73,7 +74,13 @@ impl ProgramImage {
 
 impl AttributionImage {
     pub(super) fn check(&self) -> Result<(), Refusal> {
-        if self.id == 0 { Err(Refusal::Zero { kind: "attribution" }) } else { Ok(()) }
+        if self.id == 0 {
+            Err(Refusal::Zero {
+                kind: "attribution",
+            })
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether both are the same attribution, whatever the order of their slots.
@@ -91,7 +98,7 @@ fn sorted<T: Ord>(items: &[T]) -> Vec<&T> {
 /// Whether `after` gives less than `before` at one point.
 fn takes(before: Cell, after: Cell) -> bool {
     match (before.decision(), after.decision()) {
-        (Verdict::Allow, Verdict::Allow) | (Verdict::Redirect, Verdict::Allow) => false,
+        (Verdict::Allow | Verdict::Redirect, Verdict::Allow) => false,
         (Verdict::Redirect, Verdict::Redirect) => before.redirect != after.redirect,
         (Verdict::Allow | Verdict::Redirect, _) => true,
         _ => false,
@@ -110,7 +117,8 @@ struct Points<'a> {
 impl<'a> Points<'a> {
     fn of(program: &'a ProgramImage) -> Self {
         let mut edges = Vec::new();
-        for range in &program.inline.ranges[..usize::from(program.inline.count).min(INLINE_RANGES)] {
+        for range in &program.inline.ranges[..usize::from(program.inline.count).min(INLINE_RANGES)]
+        {
             edges.push((range.protocol, range.low, range.high));
         }
         let mut trie = HashMap::new();
@@ -119,7 +127,11 @@ impl<'a> Points<'a> {
             edges.push((key.protocol, low, low | !mask(key.prefix_bits)));
             trie.insert((key.protocol, key.prefix_bits, low), *cell);
         }
-        Self { program, trie, edges }
+        Self {
+            program,
+            trie,
+            edges,
+        }
     }
 
     fn cell(&self, protocol: u8, port: u16) -> Cell {
@@ -149,28 +161,56 @@ mod tests {
     use sluice_abi::program::PortRange;
 
     fn cell(verdict: Verdict) -> Cell {
-        Cell { verdict: verdict as u8, ..Cell::default() }
+        Cell {
+            verdict: verdict as u8,
+            ..Cell::default()
+        }
     }
 
     fn inline(other: Verdict, ranges: &[(u8, u16, u16, Verdict)]) -> ProgramImage {
-        let mut program = Program { flags: Program::PRESENT, other: cell(other), ..Program::default() };
+        let mut program = Program {
+            flags: Program::PRESENT,
+            other: cell(other),
+            ..Program::default()
+        };
         for (at, &(protocol, low, high, verdict)) in ranges.iter().enumerate() {
-            program.ranges[at] = PortRange { low, high, protocol, cell: cell(verdict), ..PortRange::default() };
+            program.ranges[at] = PortRange {
+                low,
+                high,
+                protocol,
+                cell: cell(verdict),
+                ..PortRange::default()
+            };
             program.count += 1;
         }
-        ProgramImage { id: 1, inline: program, ranges: Vec::new() }
+        ProgramImage {
+            id: 1,
+            inline: program,
+            ranges: Vec::new(),
+        }
     }
 
     fn trie(other: Verdict, ranges: &[(u8, u16, u32, Verdict)]) -> ProgramImage {
-        let inline = Program { flags: Program::PRESENT | Program::IN_TRIE, other: cell(other), ..Program::default() };
+        let inline = Program {
+            flags: Program::PRESENT | Program::IN_TRIE,
+            other: cell(other),
+            ..Program::default()
+        };
         let ranges = ranges
             .iter()
             .map(|&(protocol, port, bits, verdict)| {
-                let key = RangeKey { prefix_bits: RangeKey::EXACT_BITS + bits, ..RangeKey::point(1, protocol, port) };
+                let key = RangeKey {
+                    prefix_bits: RangeKey::EXACT_BITS + bits,
+                    ..RangeKey::point(1, protocol, port)
+                };
                 (key, cell(verdict))
             })
             .collect();
-        ProgramImage { id: 1, inline, ranges }
+        ProgramImage {
+            id: 1,
+            inline,
+            ranges,
+        }
     }
 
     use Verdict::{Allow, Deny, Redirect};
@@ -194,17 +234,26 @@ mod tests {
         assert!(!proxied.gives_more_than(&web));
         // A protocol that neither names is judged by `other`.
         assert!(inline(Allow, &[(17, 0, 65535, Deny)]).gives_more_than(&inline(Deny, &[])));
-        assert!(inline(Deny, &[(17, 0, 65535, Allow)]).gives_more_than(&inline(Deny, &[(17, 1, 65535, Allow)])));
+        assert!(
+            inline(Deny, &[(17, 0, 65535, Allow)])
+                .gives_more_than(&inline(Deny, &[(17, 1, 65535, Allow)]))
+        );
     }
 
     #[test]
     fn programs_the_kernel_could_not_run_are_refused() {
         assert_eq!(web().check(), Ok(()));
-        assert_eq!(ProgramImage { id: 0, ..web() }.check(), Err(Refusal::Zero { kind: "program" }));
+        assert_eq!(
+            ProgramImage { id: 0, ..web() }.check(),
+            Err(Refusal::Zero { kind: "program" })
+        );
         let mut absent = web();
         absent.inline.flags = 0;
         assert_eq!(absent.check(), Err(Refusal::Malformed(1)));
-        let foreign = ProgramImage { id: 2, ..trie(Deny, &[(6, 80, 16, Allow)]) };
+        let foreign = ProgramImage {
+            id: 2,
+            ..trie(Deny, &[(6, 80, 16, Allow)])
+        };
         assert_eq!(foreign.check(), Err(Refusal::Malformed(2)));
     }
 

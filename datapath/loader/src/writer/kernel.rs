@@ -67,7 +67,12 @@ impl MapStore for KernelStore {
             defaults,
             revisions,
             peers: self.peers.entries()?,
-            programs: self.programs.entries()?.into_iter().filter(present).collect(),
+            programs: self
+                .programs
+                .entries()?
+                .into_iter()
+                .filter(present)
+                .collect(),
             ranges: self.ranges.entries()?,
             attributions: self.attributions.entries()?,
         })

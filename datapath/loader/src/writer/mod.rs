@@ -19,6 +19,8 @@ mod apply;
 mod error;
 mod image;
 mod kernel;
+mod narrow;
+mod put;
 mod settle;
 mod shadow;
 mod store;
@@ -163,7 +165,10 @@ impl<S: MapStore> Writer<S> {
     /// A table's revision; 0 where it is not in force.
     #[must_use]
     pub fn revision(&self, table: u32) -> u32 {
-        self.shadow.tables.get(&table).map_or(0, shadow::Table::current)
+        self.shadow
+            .tables
+            .get(&table)
+            .map_or(0, shadow::Table::current)
     }
 
     /// The store.

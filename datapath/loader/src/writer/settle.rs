@@ -37,7 +37,11 @@ impl<S: MapStore> Writer<S> {
 
     /// What failed changes left in tables that nobody changed since.
     fn restore_all(&mut self) -> Result<(), StoreError> {
-        let dirty = self.shadow.tables.iter().filter(|(_, table)| !table.dirty.is_empty());
+        let dirty = self
+            .shadow
+            .tables
+            .iter()
+            .filter(|(_, table)| !table.dirty.is_empty());
         let dirty: Vec<u32> = dirty.map(|(id, _)| *id).collect();
         dirty.into_iter().try_for_each(|id| self.restore(id))
     }
@@ -46,9 +50,17 @@ impl<S: MapStore> Writer<S> {
     fn remove_superseded(&mut self) -> Result<(), StoreError> {
         let mut keys = Vec::new();
         for id in &self.shadow.unsettled {
-            let Some(table) = self.shadow.tables.get(id) else { continue };
-            let gone = table.peers.iter().filter(|(_, peer)| peer.cell == PeerCell::ABSENT);
-            keys.extend(gone.map(|(&identity, _)| PeerKey { table: *id, identity }));
+            let Some(table) = self.shadow.tables.get(id) else {
+                continue;
+            };
+            let gone = table
+                .peers
+                .iter()
+                .filter(|(_, peer)| peer.cell == PeerCell::ABSENT);
+            keys.extend(gone.map(|(&identity, _)| PeerKey {
+                table: *id,
+                identity,
+            }));
         }
         if keys.is_empty() {
             return Ok(());
@@ -69,7 +81,9 @@ impl<S: MapStore> Writer<S> {
     fn level_defaults(&mut self) -> Result<(), StoreError> {
         let mut writes = Vec::new();
         for id in &self.shadow.unsettled {
-            let Some(table) = self.shadow.tables.get_mut(id) else { continue };
+            let Some(table) = self.shadow.tables.get_mut(id) else {
+                continue;
+            };
             let level = TableDefaults::constant(table.defaults);
             if table.in_force && table.written_defaults != Some(level) {
                 table.written_defaults = None;
@@ -91,21 +105,32 @@ impl<S: MapStore> Writer<S> {
 
     fn forget_released_tables(&mut self) {
         for id in &self.shadow.unsettled {
-            let Some(table) = self.shadow.tables.get_mut(id) else { continue };
+            let Some(table) = self.shadow.tables.get_mut(id) else {
+                continue;
+            };
             if table.released {
-                *table = Table { last: table.last, ..Table::default() };
+                *table = Table {
+                    last: table.last,
+                    ..Table::default()
+                };
                 self.freed.tables.push(*id);
             }
         }
     }
 
     fn remove_programs(&mut self) -> Result<(), StoreError> {
-        let unused = self.shadow.programs.values().filter(|p| p.released && p.uses == 0);
+        let unused = self
+            .shadow
+            .programs
+            .values()
+            .filter(|p| p.released && p.uses == 0);
         let ids: Vec<u32> = unused.clone().map(|p| p.image.id).collect();
         if ids.is_empty() {
             return Ok(());
         }
-        let ranges: Vec<_> = unused.flat_map(|p| p.image.ranges.iter().map(|(key, _)| *key)).collect();
+        let ranges: Vec<_> = unused
+            .flat_map(|p| p.image.ranges.iter().map(|(key, _)| *key))
+            .collect();
         let cleared: Vec<_> = ids.iter().map(|&id| (id, Program::default())).collect();
         self.operations += (cleared.len() + ranges.len()) as u64;
         self.store.put_programs(&cleared)?;
@@ -121,14 +146,21 @@ impl<S: MapStore> Writer<S> {
     }
 
     fn remove_attributions(&mut self) -> Result<(), StoreError> {
-        let unused = self.shadow.attributions.values().filter(|a| a.released && a.uses == 0);
+        let unused = self
+            .shadow
+            .attributions
+            .values()
+            .filter(|a| a.released && a.uses == 0);
         let ids: Vec<u32> = unused.clone().map(|a| a.image.id).collect();
         if ids.is_empty() {
             return Ok(());
         }
         let keys: Vec<_> = unused
             .flat_map(|a| {
-                a.image.rules.iter().map(|&(slot, _)| AttributionKey { attribution: a.image.id, slot })
+                a.image.rules.iter().map(|&(slot, _)| AttributionKey {
+                    attribution: a.image.id,
+                    slot,
+                })
             })
             .collect();
         if !keys.is_empty() {

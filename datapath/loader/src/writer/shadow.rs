@@ -66,7 +66,12 @@ pub(super) struct Peer {
 
 impl<T> Stored<T> {
     pub(super) fn new(image: T) -> Self {
-        Self { image, whole: true, released: false, uses: 0 }
+        Self {
+            image,
+            whole: true,
+            released: false,
+            uses: 0,
+        }
     }
 }
 
@@ -114,7 +119,11 @@ impl Shadow {
             // Of a table that a killed process was loading for the first time nothing holds at revision 0; of one that it was removing
             // nothing is to hold any more.
             let table = shadow.tables.entry(key.table).or_default();
-            let cell = if table.released { PeerCell::ABSENT } else { value.cell.at(table.last) };
+            let cell = if table.released {
+                PeerCell::ABSENT
+            } else {
+                value.cell.at(table.last)
+            };
             if value.cell.from_revision > table.last {
                 table.dirty.insert(key.identity);
             }
@@ -131,7 +140,11 @@ impl Shadow {
         }
         // Ranges whose program was never written, or is removed already: they go at the next settling.
         for (id, ranges) in ranges {
-            shadow.add_program(ProgramImage { id, inline: Program::default(), ranges });
+            shadow.add_program(ProgramImage {
+                id,
+                inline: Program::default(),
+                ranges,
+            });
             if let Some(stored) = shadow.programs.get_mut(&id) {
                 stored.whole = false;
                 stored.released = true;
@@ -170,7 +183,13 @@ impl Shadow {
 
     /// Counts a cell that comes into force or ceases to be.
     pub(super) fn count_use(&mut self, cell: PeerCell, more: bool) {
-        let step = |uses: &mut usize| *uses = if more { *uses + 1 } else { uses.saturating_sub(1) };
+        let step = |uses: &mut usize| {
+            *uses = if more {
+                *uses + 1
+            } else {
+                uses.saturating_sub(1)
+            }
+        };
         if let Some(program) = self.programs.get_mut(&cell.program) {
             step(&mut program.uses);
         }
@@ -210,6 +229,7 @@ impl Table {
 }
 
 const fn halves(word: u64) -> (u32, u32) {
-    let [a, b, c, d, e, f, g, h] = word.to_be_bytes();
-    (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]))
+    let low = word & 0xffff_ffff;
+    #[allow(clippy::cast_possible_truncation)] // both are below 2³²
+    ((word >> 32) as u32, low as u32)
 }

@@ -1,8 +1,8 @@
 //! What the writer needs of the maps. The kernel's maps offer it, and so does a fake whose every step can fail.
 
+use sluice_abi::Cookie;
 use sluice_abi::policy::{AttributionKey, PeerKey, PeerValue, TableDefaults};
 use sluice_abi::program::{Cell, Program, RangeKey};
-use sluice_abi::Cookie;
 use thiserror::Error;
 
 use crate::sys::SysError;

@@ -21,12 +21,23 @@ impl<S: MapStore> Writer<S> {
         let tables: HashSet<u32> = wanted.tables.iter().map(|table| table.table).collect();
         let programs: HashSet<u32> = wanted.programs.iter().map(|program| program.id).collect();
         let attributions: HashSet<u32> = wanted.attributions.iter().map(|one| one.id).collect();
-        let known = self.shadow.tables.iter().filter(|(_, table)| table.in_force);
+        let known = self
+            .shadow
+            .tables
+            .iter()
+            .filter(|(_, table)| table.in_force);
         Change {
             programs: wanted.programs.clone(),
             attributions: wanted.attributions.clone(),
-            tables: wanted.tables.iter().filter_map(|table| self.table_difference(table)).collect(),
-            release_tables: known.map(|(id, _)| *id).filter(|id| !tables.contains(id)).collect(),
+            tables: wanted
+                .tables
+                .iter()
+                .filter_map(|table| self.table_difference(table))
+                .collect(),
+            release_tables: known
+                .map(|(id, _)| *id)
+                .filter(|id| !tables.contains(id))
+                .collect(),
             release_programs: absent(self.shadow.programs.keys(), &programs),
             release_attributions: absent(self.shadow.attributions.keys(), &attributions),
         }
@@ -39,19 +50,32 @@ impl<S: MapStore> Writer<S> {
             set: wanted.peers.clone(),
             remove: Vec::new(),
         };
-        let Some(known) = self.shadow.tables.get(&wanted.table).filter(|known| known.in_force) else {
+        let Some(known) = self
+            .shadow
+            .tables
+            .get(&wanted.table)
+            .filter(|known| known.in_force)
+        else {
             return Some(whole());
         };
         let cells: HashMap<_, _> = wanted.peers.iter().copied().collect();
         let mut update = whole();
-        update.set.retain(|(identity, cell)| known.peers.get(identity).is_none_or(|peer| peer.cell != *cell));
+        update.set.retain(|(identity, cell)| {
+            known
+                .peers
+                .get(identity)
+                .is_none_or(|peer| peer.cell != *cell)
+        });
         update.remove = known
             .peers
             .iter()
-            .filter(|(identity, peer)| peer.cell != PeerCell::ABSENT && !cells.contains_key(identity))
+            .filter(|(identity, peer)| {
+                peer.cell != PeerCell::ABSENT && !cells.contains_key(identity)
+            })
             .map(|(identity, _)| *identity)
             .collect();
-        let same = update.set.is_empty() && update.remove.is_empty() && known.defaults == wanted.defaults;
+        let same =
+            update.set.is_empty() && update.remove.is_empty() && known.defaults == wanted.defaults;
         (!same).then_some(update)
     }
 }

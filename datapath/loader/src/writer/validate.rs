@@ -16,7 +16,10 @@ impl<S: MapStore> Writer<S> {
                 && (stored.whole || stored.uses > 0)
                 && !stored.image.same(program)
             {
-                return Err(Refusal::Changed { kind: "program", id: program.id });
+                return Err(Refusal::Changed {
+                    kind: "program",
+                    id: program.id,
+                });
             }
         }
         for attribution in &change.attributions {
@@ -25,7 +28,10 @@ impl<S: MapStore> Writer<S> {
                 && (stored.whole || stored.uses > 0)
                 && !stored.image.same(attribution)
             {
-                return Err(Refusal::Changed { kind: "attribution", id: attribution.id });
+                return Err(Refusal::Changed {
+                    kind: "attribution",
+                    id: attribution.id,
+                });
             }
         }
         let programs: HashSet<u32> = change.programs.iter().map(|program| program.id).collect();
@@ -54,23 +60,53 @@ impl<S: MapStore> Writer<S> {
             return Err(Refusal::NoDefault(table));
         }
         let mut seen = HashSet::new();
-        let peers = update.set.iter().map(|(identity, _)| identity).chain(&update.remove);
+        let peers = update
+            .set
+            .iter()
+            .map(|(identity, _)| identity)
+            .chain(&update.remove);
         for identity in peers {
             if !seen.insert(identity) {
                 return Err(Refusal::Twice(table));
             }
         }
-        if self.shadow.tables.get(&table).is_some_and(|known| known.last >= LAST_REVISION) {
+        if self
+            .shadow
+            .tables
+            .get(&table)
+            .is_some_and(|known| known.last >= LAST_REVISION)
+        {
             return Err(Refusal::RevisionsUsedUp(table));
         }
-        for cell in update.set.iter().map(|(_, cell)| cell).chain(&update.defaults) {
-            let stored = self.shadow.programs.get(&cell.program).is_some_and(|p| p.whole);
+        for cell in update
+            .set
+            .iter()
+            .map(|(_, cell)| cell)
+            .chain(&update.defaults)
+        {
+            let stored = self
+                .shadow
+                .programs
+                .get(&cell.program)
+                .is_some_and(|p| p.whole);
             if !stored && !programs.contains(&cell.program) {
-                return Err(Refusal::Missing { table, kind: "program", id: cell.program });
+                return Err(Refusal::Missing {
+                    table,
+                    kind: "program",
+                    id: cell.program,
+                });
             }
-            let stored = self.shadow.attributions.get(&cell.attribution).is_some_and(|a| a.whole);
+            let stored = self
+                .shadow
+                .attributions
+                .get(&cell.attribution)
+                .is_some_and(|a| a.whole);
             if cell.attribution != 0 && !stored && !attributions.contains(&cell.attribution) {
-                return Err(Refusal::Missing { table, kind: "attribution", id: cell.attribution });
+                return Err(Refusal::Missing {
+                    table,
+                    kind: "attribution",
+                    id: cell.attribution,
+                });
             }
         }
         Ok(())

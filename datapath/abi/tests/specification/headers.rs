@@ -2,31 +2,23 @@
 
 #![allow(clippy::cast_possible_truncation)]
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use proptest::prelude::*;
-use sluice_abi::{
-    Reason,
-    classify::{self, Seen},
-    context::{Context, Outcome},
-    event::EventKind,
-    program::Verdict,
-};
+use sluice_abi::{Reason, context::Outcome, event::EventKind, program::Verdict};
 use std::net::IpAddr;
 
 const DELIVER: Result<Outcome, Reason> = Ok(Outcome::Deliver);
 
 /// An IPv4 packet with its identification and fragment fields set; `offset` in bytes.
-fn fragment_v4(mut packet: Vec<u8>, id: u16, offset: u16, more: bool) -> Vec<u8> {
+pub(crate) fn fragment_v4(mut packet: Vec<u8>, id: u16, offset: u16, more: bool) -> Vec<u8> {
     packet[4..6].copy_from_slice(&id.to_be_bytes());
-    let field = offset / 8 | if more { 0x2000 } else { 0 };
+    let field = (offset / 8) | if more { 0x2000 } else { 0 };
     packet[6..8].copy_from_slice(&field.to_be_bytes());
     packet
 }
 
 /// An IPv6 packet with the extension headers (type and bytes behind the first two) before `payload`.
-fn extended(
+pub(crate) fn extended(
     source: IpAddr,
     destination: IpAddr,
     headers: &[(u8, Vec<u8>)],
@@ -49,7 +41,14 @@ fn extended(
 }
 
 /// A fragment of either family, of a packet from A to B.
-fn fragment(f: Family, id: u16, offset: u16, more: bool, protocol: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn fragment(
+    f: Family,
+    id: u16,
+    offset: u16,
+    more: bool,
+    protocol: u8,
+    payload: &[u8],
+) -> Vec<u8> {
     let packet = if f.v6 {
         let field = offset | u16::from(more);
         let mut body = field.to_be_bytes().to_vec();
@@ -190,7 +189,7 @@ fn options_and_extension_headers_are_followed() {
 }
 
 /// The ICMP error that complains of `packet`.
-fn error(f: Family, kind: u8, packet: &[u8]) -> Vec<u8> {
+pub(crate) fn error(f: Family, kind: u8, packet: &[u8]) -> Vec<u8> {
     let mut bytes = icmp(kind, 0, 0);
     bytes.extend(&packet[..packet.len().min(if f.v6 { 48 } else { 28 })]);
     bytes
@@ -335,19 +334,9 @@ fn a_packet_at_the_end_of_its_hops_is_the_stacks_to_answer() {
     }
 }
 
-/// Runs the `trace` entry point.
+/// Runs the `trace` entry point; what it tells.
 fn trace(node: &mut Node, packet: &[u8], sight: u32) -> sluice_abi::event::Event {
-    let seen = Seen {
-        ifindex: 1,
-        ingress_ifindex: 1,
-    };
-    classify::trace(
-        &node.memory,
-        frame(A, packet).as_slice(),
-        &mut node.context,
-        seen,
-        sight,
-    );
+    node.trace(&frame(A, packet), sight);
     node.memory.take_events()[0]
 }
 
@@ -386,7 +375,7 @@ fn a_trace_tells_both_ends_and_leaves_nothing_behind() {
 }
 
 /// A valid frame of some kind, to be mutated.
-fn valid() -> impl Strategy<Value = Vec<u8>> {
+pub(crate) fn valid() -> impl Strategy<Value = Vec<u8>> {
     (any::<bool>(), 0..9_usize, any::<u16>()).prop_map(|(v6, kind, port)| {
         let f = Family { v6 };
         let udp_packet = ip(f.b(), f.a(), 17, &udp(port, 80));
@@ -460,16 +449,11 @@ fn judged_everywhere(bytes: &[u8]) {
             assert_eq!(events.last().unwrap().reason, reason as u8);
         }
     }
-    let seen = Seen {
-        ifindex: 1,
-        ingress_ifindex: 1,
-    };
-    let mut context = Context::new();
-    classify::trace(&node.memory, bytes, &mut context, seen, 0);
+    node.trace(bytes, 0);
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4000))]
+    #![proptest_config(ProptestConfig::with_cases(crate::CASES))]
 
     #[test]
     fn any_bytes_get_an_outcome(bytes in prop::collection::vec(any::<u8>(), 0..200)) {

@@ -1,8 +1,6 @@
 //! Packets in, verdicts out: policy, connections and changes of policy, in both families.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use sluice_abi::{
     Cookie, Identity, Reason,
     conntrack::State,
@@ -213,13 +211,38 @@ fn a_new_deny_cuts_an_established_connection_whichever_way_its_next_packet_goes(
                 node.send(A, &there)
             };
             assert_eq!(next, Err(Reason::PolicyDefaultDeny));
-            assert!(node.memory.entries().is_empty());
+            assert_eq!(node.send(A, &there), Err(Reason::PolicyDefaultDeny));
+            assert_eq!(node.send(B, &back), Err(Reason::PolicyDefaultDeny));
             assert_eq!(
                 node.memory.rule(RULE).packets,
                 2,
                 "what the rule allowed is counted"
             );
         }
+    }
+}
+
+#[test]
+fn a_tcp_connection_that_was_cut_does_not_live_on_the_other_way_round() {
+    for f in FAMILIES {
+        let mut node = Node::new();
+        let there = |flags| frame(A, &ip(f.a(), f.b(), 6, &tcp(40_000, 80, flags)));
+        let back = |flags| frame(B, &ip(f.b(), f.a(), 6, &tcp(80, 40_000, flags)));
+        assert_eq!(node.send(A, &there(SYN)), DELIVER);
+        assert_eq!(node.send(B, &back(SYN | ACK)), DELIVER);
+        assert_eq!(node.send(A, &there(ACK)), DELIVER);
+        node.change(B_INGRESS, POD_A, cell(2, 2));
+        // From B to A everything is allowed: judged as B's connection, these packets would pass.
+        for _ in 0..3 {
+            assert_eq!(node.send(A, &there(ACK)), Err(Reason::PolicyDefaultDeny));
+            assert_eq!(node.send(B, &back(ACK)), Err(Reason::PolicyDefaultDeny));
+        }
+        node.change(B_INGRESS, POD_A, cell(1, 1));
+        assert_eq!(
+            node.send(A, &there(ACK)),
+            DELIVER,
+            "allowed again, it goes on"
+        );
     }
 }
 
@@ -504,6 +527,13 @@ fn traffic_with_the_node_and_the_outside() {
         let back = frame(A, &ip(f.world(), f.a(), 6, &tcp(443, 40_000, SYN | ACK)));
         assert_eq!(node.arrive(&back), DELIVER);
         assert_eq!(node.context.deliver, A);
+        node.memory.take_lookups();
+        assert_eq!(node.arrive(&back), DELIVER);
+        assert_eq!(
+            node.memory.take_lookups(),
+            (1, 0, 0),
+            "known from outside too"
+        );
         let elsewhere = frame(A, &ip(f.world(), f.node(), 6, &tcp(443, 22, SYN)));
         assert_eq!(node.arrive(&elsewhere), Ok(Outcome::Stack), "not for a pod");
     }

@@ -1,8 +1,6 @@
 //! A pod can't speak for another address, hardware address, or the router; nobody outside can speak for a pod or this node.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use sluice_abi::{Reason, context::Outcome, endpoint::Endpoint, ipcache::Address};
 use std::net::{IpAddr, Ipv6Addr};
 
