@@ -335,27 +335,21 @@ impl Node {
         self.configure(delta)?;
         let mut change = AddressChange::default();
         for (prefix, info) in &delta.prefixes {
-            match info {
-                Some(info) => {
-                    change.set_prefixes.push((*prefix, *info));
-                    self.held_prefixes.insert(*prefix, *info);
-                }
-                None => {
-                    change.remove_prefixes.push(*prefix);
-                    self.held_prefixes.remove(prefix);
-                }
+            if let Some(info) = info {
+                change.set_prefixes.push((*prefix, *info));
+                self.held_prefixes.insert(*prefix, *info);
+            } else {
+                change.remove_prefixes.push(*prefix);
+                self.held_prefixes.remove(prefix);
             }
         }
         for (address, info) in &delta.addresses {
-            match info {
-                Some(info) => {
-                    change.set.push((*address, *info));
-                    self.held_addresses.insert(*address, *info);
-                }
-                None => {
-                    change.remove.push(*address);
-                    self.held_addresses.remove(address);
-                }
+            if let Some(info) = info {
+                change.set.push((*address, *info));
+                self.held_addresses.insert(*address, *info);
+            } else {
+                change.remove.push(*address);
+                self.held_addresses.remove(address);
             }
         }
         self.operations += if self.stale.is_some() {
@@ -379,16 +373,13 @@ impl Node {
 
     fn move_endpoints(&mut self, delta: &Delta) -> Result<(), AgentError> {
         for (pod, subject) in &delta.endpoints {
-            match subject {
-                Some(subject) => {
-                    self.subjects.insert(pod.clone(), *subject);
-                    self.put_endpoint(pod)?;
-                }
-                None => {
-                    self.subjects.remove(pod);
-                    if let Some(interface) = self.interfaces.get(pod) {
-                        self.endpoints.remove(interface.index)?;
-                    }
+            if let Some(subject) = subject {
+                self.subjects.insert(pod.clone(), *subject);
+                self.put_endpoint(pod)?;
+            } else {
+                self.subjects.remove(pod);
+                if let Some(interface) = self.interfaces.get(pod) {
+                    self.endpoints.remove(interface.index)?;
                 }
             }
         }

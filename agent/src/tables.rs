@@ -27,7 +27,7 @@ pub(crate) struct Staged {
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Tables {
-    tables: Ids,
+    ids: Ids,
     programs: Ids,
     attributions: Ids,
     wanted: Wanted,
@@ -50,14 +50,14 @@ struct WantedTable {
 impl Tables {
     /// Knows what the kernel holds of an earlier process: it goes with [`Tables::forget_all`].
     pub(crate) fn reserve(&mut self, tables: Vec<u32>, programs: Vec<u32>, attributions: Vec<u32>) {
-        self.tables.reserve(tables);
+        self.ids.reserve(tables);
         self.programs.reserve(programs);
         self.attributions.reserve(attributions);
     }
 
     /// The kernel's id of a table that is in use.
     pub(crate) fn table(&self, id: u32) -> Option<u32> {
-        self.tables.get(id)
+        self.ids.get(id)
     }
 
     /// Turns a delta into changes.
@@ -82,7 +82,7 @@ impl Tables {
     pub(crate) fn forget_all(&mut self) -> Change {
         self.wanted = Wanted::default();
         Change {
-            release_tables: self.tables.forget_all(),
+            release_tables: self.ids.forget_all(),
             release_programs: self.programs.forget_all(),
             release_attributions: self.attributions.forget_all(),
             ..Change::default()
@@ -91,7 +91,7 @@ impl Tables {
 
     /// Ids that the kernel does not use any more.
     pub(crate) fn free(&mut self, freed: &Freed) {
-        self.tables.free(&freed.tables);
+        self.ids.free(&freed.tables);
         self.programs.free(&freed.programs);
         self.attributions.free(&freed.attributions);
     }
@@ -160,7 +160,7 @@ impl Tables {
     }
 
     fn update(&mut self, delta: &TableDelta) -> TableUpdate {
-        let id = self.tables.acquire(delta.id);
+        let id = self.ids.acquire(delta.id);
         let set: Vec<(Identity, PeerCell)> = delta
             .set
             .iter()
@@ -195,14 +195,14 @@ impl Tables {
     fn going(&mut self, delta: &Delta) -> Change {
         let mut retired: HashMap<u32, Vec<Identity>> = HashMap::new();
         for key in &delta.retired_peers {
-            if let Some(table) = self.tables.get(key.table) {
+            if let Some(table) = self.ids.get(key.table) {
                 retired.entry(table).or_default().push(key.identity);
             }
         }
         let release_tables: Vec<u32> = delta
             .dropped_tables
             .iter()
-            .filter_map(|id| self.tables.drop(*id))
+            .filter_map(|id| self.ids.drop(*id))
             .collect();
         for table in &release_tables {
             self.wanted.tables.remove(table);

@@ -66,6 +66,10 @@ pub(crate) struct NameArguments {
 }
 
 #[derive(Debug, Args)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line, and they are independent"
+)]
 pub(crate) struct UpArguments {
     #[command(flatten)]
     pub(crate) lab: NameArguments,

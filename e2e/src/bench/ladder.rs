@@ -161,7 +161,7 @@ impl Ladder {
         }
     }
 
-    fn from(&self, number: u32) -> Value {
+    fn from(self, number: u32) -> Value {
         let name = format!("peer-{number}");
         if number + 1 == self.rules {
             return json!([{"podSelector": {"matchLabels": {"app": "client"}}}]);
@@ -183,7 +183,7 @@ impl Ladder {
         json!([{"podSelector": pods, "namespaceSelector": namespace}])
     }
 
-    fn ports(&self, number: u32, changed: bool) -> Value {
+    fn ports(self, number: u32, changed: bool) -> Value {
         let open = json!({"protocol": "TCP", "port": if changed { CLOSED } else { OPEN }});
         match number % 10 {
             // The client's load chooses its ports freely.
@@ -287,7 +287,7 @@ pub fn segment(from: End, to: End, flags: u8) -> Result<Vec<u8>> {
 
 /// Draws peers uniformly over all rules but the client's: (address of the family, source port). No two are alike.
 #[must_use]
-pub fn draw(ladder: &Ladder, family: usize, amount: u32, seed: u64) -> Vec<(IpAddr, u16)> {
+pub fn draw(ladder: Ladder, family: usize, amount: u32, seed: u64) -> Vec<(IpAddr, u16)> {
     let mut choices = Choices::seeded(seed);
     let peers = ladder.rules.saturating_sub(1).max(1);
     let mut drawn = std::collections::BTreeSet::new();

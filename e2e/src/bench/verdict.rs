@@ -3,7 +3,7 @@
 //! A packet of a known flow can be run over and over: `hot`. A packet that opens a flow can't, so thousands of different ones are run
 //! once each and the median is taken, for which the same packets, run once each through an empty program, are the harness to subtract.
 
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
 use anyhow::{Result, ensure};
 use sluice_abi::event::Hook;
@@ -65,7 +65,7 @@ pub fn run(effort: Effort) -> Result<String> {
             let (_, mut node) = enforced(&ladder::world(&ladder.documents())?)?;
             plug(&mut node)?;
             for family in [0, 1] {
-                let figures = measure(&node, &ladder, family, effort)?;
+                let figures = measure(&node, ladder, family, effort)?;
                 let net = figures.net();
                 let base = *first[family].get_or_insert(net);
                 row(&mut table, rules, family, &figures, net, base);
@@ -76,12 +76,13 @@ pub fn run(effort: Effort) -> Result<String> {
         } else {
             "CIDR rules"
         };
-        text += &format!(
-            "**{kind}** ({}):\n\n{table}\n",
+        writeln!(
+            text,
+            "**{kind}** ({}):\n\n{table}",
             Ladder { rules: 0, peers }
                 .to_string()
                 .replace("rules=0", "rules=N")
-        );
+        )?;
     }
     Ok(text)
 }
@@ -144,7 +145,7 @@ fn plug(node: &mut Node) -> Result<()> {
     Ok(node.know_interface(&ladder::pod("server"), interface)?)
 }
 
-fn measure(node: &Node, ladder: &Ladder, family: usize, effort: Effort) -> Result<Figures> {
+fn measure(node: &Node, ladder: Ladder, family: usize, effort: Effort) -> Result<Figures> {
     let bench = Bench {
         node,
         ladder,
@@ -180,7 +181,7 @@ fn measure(node: &Node, ladder: &Ladder, family: usize, effort: Effort) -> Resul
 
 struct Bench<'a> {
     node: &'a Node,
-    ladder: &'a Ladder,
+    ladder: Ladder,
     family: usize,
     empty: EmptyProgram,
     repeat: u32,

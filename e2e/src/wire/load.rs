@@ -83,7 +83,7 @@ pub fn request_response(
     Ok(sorted(latencies))
 }
 
-/// Connects and closes for `duration`, both ends on one CPU; the times of connect() in nanoseconds, ascending.
+/// Connects and closes for `duration`, both ends on one CPU; the times of `connect()` in nanoseconds, ascending.
 ///
 /// # Errors
 /// If a namespace can't be entered or a socket fails.
@@ -119,13 +119,14 @@ pub fn connects(
     })
 }
 
-/// One connection; waits for the server to close it, so that the accept queue never fills. Returns the time of connect() alone.
+/// One connection; waits for the server to close it, so that the accept queue never fills. Returns the time of `connect()` alone.
 fn connect_once(address: SocketAddr) -> io::Result<u64> {
     let before = Instant::now();
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     let took = nanoseconds(before.elapsed());
     stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.read(&mut [0])?;
+    let mut remainder = Vec::new();
+    stream.read_to_end(&mut remainder)?;
     // A reset instead of TIME_WAIT, so that the ports last.
     let reset = nix::libc::linger {
         l_onoff: 1,

@@ -228,20 +228,16 @@ fn load_rules(node: &NetNs, filter: Netfilter, rules: u32) -> Result<()> {
             &format!("*filter\n:FORWARD DROP [0:0]\n{established}-A FORWARD -j ACCEPT\nCOMMIT\n"),
         ),
         Netfilter::Iptables => {
-            let list: String = peers
-                .iter()
-                .map(|peer| format!("-A FORWARD -s {peer} -p tcp -j ACCEPT\n"))
-                .collect();
+            let list = lines(&peers, |peer| {
+                format!("-A FORWARD -s {peer} -p tcp -j ACCEPT")
+            });
             iptables(
                 node,
                 &format!("*filter\n:FORWARD DROP [0:0]\n{established}{list}COMMIT\n"),
             )
         }
         Netfilter::Ipset => {
-            let list: String = peers
-                .iter()
-                .map(|peer| format!("add peers {peer}\n"))
-                .collect();
+            let list = lines(&peers, |peer| format!("add peers {peer}"));
             run_in(
                 node,
                 "ipset",
@@ -268,6 +264,13 @@ fn load_rules(node: &NetNs, filter: Netfilter, rules: u32) -> Result<()> {
             )
         }
     }
+}
+
+/// One line for each peer, each ended.
+fn lines(peers: &[String], line: impl Fn(&String) -> String) -> String {
+    let mut lines: Vec<String> = peers.iter().map(line).collect();
+    lines.push(String::new());
+    lines.join("\n")
 }
 
 fn iptables(node: &NetNs, rules: &str) -> Result<()> {

@@ -2,6 +2,7 @@
 //! with the process.
 
 use std::cell::Cell;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -32,13 +33,15 @@ fn build() -> File {
     let mut commands = String::new();
     // The third is no endpoint's.
     for index in [ifindex(A), ifindex(B), ifindex(5), OUTWARD] {
-        commands += &format!("link add name i{index} index {index} type bridge\n");
+        writeln!(commands, "link add name i{index} index {index} type bridge").unwrap();
     }
     // A way out, for frames that take the node's routes.
-    commands += &format!(
+    write!(
+        commands,
         "link set i{OUTWARD} up\naddress add 192.168.0.7/24 dev i{OUTWARD}\naddress add fd01::7/64 dev i{OUTWARD} nodad\n\
          route add default via 192.168.0.1\nroute add default via fd01::1\n"
-    );
+    )
+    .unwrap();
     let mut ip = Command::new("ip")
         .args(["-batch", "-"])
         .stdin(Stdio::piped())
