@@ -349,7 +349,7 @@ mod tests {
             rules: 10,
             peers: Peers::Labels,
         };
-        let flows = draw(&ladder, 0, 1000, 1);
+        let flows = draw(ladder, 0, 1000, 1);
         let different: std::collections::BTreeSet<_> = flows.iter().collect();
         assert_eq!(different.len(), 1000);
     }
