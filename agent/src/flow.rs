@@ -188,22 +188,7 @@ const fn circumstance_text(cookie: Cookie) -> Option<&'static str> {
 
 /// Names as IANA assigned them, of the protocols that policy knows.
 fn protocol_text(number: u8) -> String {
-    let name = match number {
-        1 => "ICMP",
-        2 => "IGMP",
-        4 => "IPIP",
-        6 => "TCP",
-        17 => "UDP",
-        41 => "IPV6",
-        47 => "GRE",
-        50 => "ESP",
-        51 => "AH",
-        58 => "ICMPv6",
-        112 => "VRRP",
-        132 => "SCTP",
-        _ => return number.to_string(),
-    };
-    name.to_owned()
+    sluice_world::protocol_name(number).map_or_else(|| number.to_string(), str::to_owned)
 }
 
 impl fmt::Display for FlowEnd {

@@ -106,8 +106,12 @@ pub(crate) struct EvalArguments {
 pub(crate) struct ExplainArguments {
     #[command(flatten)]
     pub(crate) judge: JudgeArguments,
-    /// The source: pod:<namespace>/<name>, ip:<address> or node:<name>.
-    #[arg(long, value_name = "END")]
+    /// The source.
+    #[arg(
+        long,
+        value_name = "END",
+        help = "The source: pod:<namespace>/<name>, ip:<address> or node:<name>"
+    )]
     pub(crate) from: String,
     /// The destination, written like the source.
     #[arg(long, value_name = "END")]
@@ -128,8 +132,8 @@ pub(crate) struct ExplainArguments {
     /// IPv4 or IPv6; by default that of the destination's first address.
     #[arg(long)]
     pub(crate) family: Option<String>,
-    /// An HTTP request to judge as well: METHOD PATH [HOST].
-    #[arg(long, num_args = 2..=3, value_names = ["METHOD", "PATH", "HOST"], conflicts_with = "dns")]
+    /// An HTTP request to judge as well.
+    #[arg(long, help = "An HTTP request to judge as well: METHOD PATH [HOST]", num_args = 2..=3, value_names = ["METHOD", "PATH", "HOST"], conflicts_with = "dns")]
     pub(crate) http: Option<Vec<String>>,
     /// A DNS question to judge as well: the name asked for.
     #[arg(long, value_name = "NAME")]
@@ -152,8 +156,12 @@ pub(crate) struct MatrixArguments {
     /// IPv4 or IPv6; by default that of the destination's first address.
     #[arg(long)]
     pub(crate) family: Option<String>,
-    /// Further rows and columns: ip:<address> or node:<name>.
-    #[arg(long = "with", value_name = "END")]
+    /// Further rows and columns.
+    #[arg(
+        long = "with",
+        value_name = "END",
+        help = "Further rows and columns: ip:<address> or node:<name>"
+    )]
     pub(crate) ends: Vec<String>,
     /// What judges.
     #[arg(long, value_enum, default_value_t)]

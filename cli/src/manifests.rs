@@ -14,6 +14,7 @@ use sluice_crds::{
     parsed::PolicyKind,
     validate::Severity,
 };
+use sluice_lab::store::read_paths;
 use sluice_world::{Inputs, Learned, World};
 
 use crate::output;
@@ -57,15 +58,8 @@ impl Manifests {
                 read.add("<stdin>", &text_of(path)?);
                 continue;
             }
-            let files = files(path)?;
-            if files.is_empty() {
-                bail!(
-                    "{}: no manifest in this folder: files have to end in .yaml, .yml or .json",
-                    path.display()
-                );
-            }
-            for file in files {
-                read.add(&file.display().to_string(), &text_of(&file)?);
+            for manifest in read_paths(std::slice::from_ref(path))? {
+                read.add(&manifest.file, &manifest.text);
             }
         }
         Ok(read)
@@ -130,7 +124,7 @@ impl Manifests {
     /// Where they contradict each other.
     pub(crate) fn build(self) -> anyhow::Result<World> {
         for problem in &self.problems {
-            output::warning(&problem.to_string());
+            output::remark(&problem.to_string());
         }
         sluice_world::build(self.objects.into_iter().collect::<Inputs>())
             .context("the manifests do not make a world")
@@ -174,32 +168,4 @@ fn is_policy(object: &ObjectRef) -> bool {
     PolicyKind::ALL
         .iter()
         .any(|kind| kind.as_str() == object.kind)
-}
-
-/// The file itself, or the manifests below a folder, in order of name.
-fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let metadata =
-        fs::metadata(path).with_context(|| format!("{} can't be read", path.display()))?;
-    if !metadata.is_dir() {
-        return Ok(vec![path.to_owned()]);
-    }
-    let entries =
-        fs::read_dir(path).with_context(|| format!("{} can't be listed", path.display()))?;
-    let mut entries: Vec<PathBuf> = entries
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<Result<_, _>>()?;
-    entries.sort();
-    let mut found = Vec::new();
-    for entry in entries {
-        if entry.is_dir() {
-            found.extend(files(&entry)?);
-        } else if entry.extension().is_some_and(|extension| {
-            ["yaml", "yml", "json"]
-                .iter()
-                .any(|known| extension == *known)
-        }) {
-            found.push(entry);
-        }
-    }
-    Ok(found)
 }

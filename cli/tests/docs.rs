@@ -24,13 +24,10 @@ fn the_command_reference_is_what_help_says() {
         return;
     }
     let kept = fs::read_to_string(&path).unwrap_or_default();
-    let differs = fresh
-        .lines()
-        .zip(kept.lines())
-        .find(|(new, old)| new != old);
+    let differs = first_difference(&fresh, &kept);
     assert!(
         fresh == kept,
-        "docs/cli.md is not what `--help` says: run `{REFRESH}`\nfirst difference (help, file): {differs:?}"
+        "docs/cli.md is not what `--help` says: run `{REFRESH}`\nfirst difference: {differs}"
     );
 }
 
@@ -49,22 +46,46 @@ fn every_command_is_found_however_deep() {
     }
 }
 
+/// The first line that is not the same in both, each as it is.
+fn first_difference(fresh: &str, kept: &str) -> String {
+    let lines = fresh.lines().count().max(kept.lines().count());
+    let line = |text: &str, number| text.lines().nth(number).unwrap_or("(nothing)").to_owned();
+    (0..lines)
+        .map(|number| (number, line(fresh, number), line(kept, number)))
+        .find(|(_, new, old)| new != old)
+        .map_or_else(
+            || "the end of the last line".to_owned(),
+            |(number, new, old)| format!("line {}: help `{new}`, file `{old}`", number + 1),
+        )
+}
+
 /// The whole page.
 fn reference() -> String {
-    let mut page = format!(
+    let commands = commands(&[]);
+    let contents: String = commands
+        .iter()
+        .map(|(path, _)| title(path))
+        .map(|name| ["- [`", &name, "`](#", &name.replace(' ', "-"), ")\n"].concat())
+        .collect();
+    let sections: String = commands
+        .iter()
+        .map(|(path, help)| {
+            [
+                "\n## ",
+                &title(path),
+                "\n\n```text\n",
+                &tidy(help),
+                "\n```\n",
+            ]
+            .concat()
+        })
+        .collect();
+    format!(
         "<!-- Generated from the program's help: change that, then run `{REFRESH}`. -->\n\n\
          # The commands of `sluice`\n\n\
-         What `--help` prints, for every command. [policy.md](policy.md) and [lab.md](lab.md) show them at work.\n\n"
-    );
-    let commands = commands(&[]);
-    for (path, _) in &commands {
-        let name = title(path);
-        page += &format!("- [`{name}`](#{})\n", name.replace(' ', "-"));
-    }
-    for (path, help) in &commands {
-        page += &format!("\n## {}\n\n```text\n{}\n```\n", title(path), tidy(help));
-    }
-    page
+         What `--help` prints, for every command. [policy.md](policy.md) and [lab.md](lab.md) show them at work.\n\n\
+         {contents}{sections}"
+    )
 }
 
 fn title(path: &[String]) -> String {

@@ -273,6 +273,17 @@ pub fn parse(manifests: &[Manifest]) -> Result<Vec<Object>, LabError> {
     }
 }
 
+/// What an author should know of manifests that are valid: fields that are not read, rules that nothing serves yet.
+#[must_use]
+pub fn warnings(manifests: &[Manifest]) -> Vec<String> {
+    manifests
+        .iter()
+        .flat_map(|manifest| manifest::read(&manifest.file, &manifest.text).1)
+        .filter(|problem| !is_error(problem))
+        .map(|problem| problem.to_string())
+        .collect()
+}
+
 fn is_error(problem: &Problem) -> bool {
     problem.severity == sluice_crds::validate::Severity::Error
 }

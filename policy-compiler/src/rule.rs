@@ -1,5 +1,5 @@
 //! One rule form for every policy API, after selectors, prefixes and names have become numbers. How an API's text becomes this is
-//! [`crate::convert`]'s; how it becomes tables is [`crate::table`]'s.
+//! [`crate::convert`]'s; how it becomes tables is `table`'s.
 
 use std::sync::Arc;
 

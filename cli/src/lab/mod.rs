@@ -47,6 +47,7 @@ pub(crate) fn run(command: LabCommand) -> anyhow::Result<ExitCode> {
         LabCommand::Probe(arguments) => probe(&arguments),
         LabCommand::Apply(arguments) => {
             let manifests = store::read_paths(&arguments.paths)?;
+            warn(&manifests);
             changed(&control::ask(
                 &arguments.lab.name,
                 &Request::Apply(manifests),
@@ -63,7 +64,17 @@ pub(crate) fn run(command: LabCommand) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// Says what is not read or not served of manifests.
+fn warn(manifests: &[store::Manifest]) {
+    for warning in store::warnings(manifests) {
+        output::remark(&warning);
+    }
+}
+
 fn up(arguments: &UpArguments) -> anyhow::Result<ExitCode> {
+    if !arguments.in_background && !arguments.resume {
+        warn(&store::read_paths(&arguments.paths)?);
+    }
     if arguments.detach && !arguments.in_background {
         return detach(&arguments.lab.name);
     }
@@ -83,14 +94,8 @@ fn up(arguments: &UpArguments) -> anyhow::Result<ExitCode> {
     if arguments.in_background {
         // The parent waits for this line and goes; nobody reads what comes after.
         let ready = || drop(writeln!(std::io::stdout(), "{READY}"));
-        let log = name.directory().join("log");
-        supervisor::run(running, ready, &move |line| {
-            let file = std::fs::OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(&log);
-            let _ = file.and_then(|mut file| writeln!(file, "{line}"));
-        })?;
+        log_errors(&name)?;
+        supervisor::run(running, ready, &output::remark)?;
         return Ok(ExitCode::SUCCESS);
     }
     print_status(&running.status());
@@ -108,6 +113,18 @@ fn up(arguments: &UpArguments) -> anyhow::Result<ExitCode> {
 }
 
 /// Starts this very command again in the background and waits until the lab is up.
+/// Sends this process's errors, panics included, to the lab's log: the pipe to the parent breaks when that goes, and whoever writes to a broken
+/// pipe ends.
+fn log_errors(name: &LabName) -> anyhow::Result<()> {
+    let path = name.directory().join("log");
+    let log = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .with_context(|| format!("opening {}", path.display()))?;
+    nix::unistd::dup2_stderr(&log).context("sending errors to the log")
+}
+
 fn detach(name: &LabName) -> anyhow::Result<ExitCode> {
     let program = std::env::current_exe().context("finding the own program")?;
     let mut child = Command::new(program)

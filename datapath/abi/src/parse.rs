@@ -182,7 +182,7 @@ pub fn link<P: Packet + ?Sized>(
 /// Reads the IP header behind the Ethernet header, extension headers included.
 ///
 /// # Errors
-/// [`Reason::UnsupportedEtherType`] and what [`ipv4`] and [`ipv6`] say.
+/// [`Reason::UnsupportedEtherType`] and what `ipv4` and `ipv6` say.
 #[inline(always)]
 pub fn network<P: Packet + ?Sized>(
     packet: &P,

@@ -137,7 +137,7 @@ pub trait PolicyTables {
 pub struct Judgement {
     /// Pass, drop or redirect.
     pub verdict: Verdict,
-    /// The reason of a drop that is not a rule's ([`Reason::TableNotReady`]) or [`Reason::Policy`] and its kin; [`Reason::None`] where the packet passes.
+    /// Why it drops; [`Reason::None`] where the packet passes.
     pub reason: Reason,
     /// The deciding rule or circumstance.
     pub cookie: Cookie,

@@ -81,8 +81,8 @@ impl Mark {
         let (sign, colour) = match (self.reached_v4, self.reached_v6) {
             _ if self.wrong => ("!", "\x1b[1;33m"),
             (Some(true) | None, Some(true)) | (Some(true), None) => ("✓", "\x1b[32m"),
-            (Some(true), Some(false)) => ("4", "\x1b[33m"),
-            (Some(false), Some(true)) => ("6", "\x1b[33m"),
+            (Some(true), Some(false)) => ("4:", "\x1b[33m"),
+            (Some(false), Some(true)) => ("6:", "\x1b[33m"),
             _ => ("✗", "\x1b[31m"),
         };
         let text = format!("{:WIDTH$}", format!("{sign}{}", self.reason));
@@ -147,7 +147,7 @@ impl Reasons {
     }
 
     fn write(&self, text: &mut String) {
-        text.push_str("\n✓ reached  ✗ not reached  4/6 only over that family  ! not as policy says  · itself\n");
+        text.push_str("\n✓ reached  ✗ not reached  4: 6: only over that family  ! not as policy says  · itself\n");
         for (index, reason) in self.0.iter().enumerate() {
             let _ = writeln!(text, "{:>4} {reason}", index + 1);
         }

@@ -179,7 +179,11 @@ impl fmt::Display for Miss<'_> {
                 )
             }
             Self::Protocol { wanted, found } => {
-                write!(f, "the protocol should be {wanted}, but is number {found}")
+                write!(f, "the protocol should be {wanted}, but is ")?;
+                match sluice_world::protocol_name(*found) {
+                    Some(name) => f.write_str(name),
+                    None => write!(f, "number {found}"),
+                }
             }
             Self::IcmpType { wanted, found } => {
                 write!(f, "the ICMP type should be {wanted}, but is {found}")

@@ -76,7 +76,7 @@ fn a_near_miss_says_what_it_is_for() {
         &format!("{{fromEndpoints: [{{}}], {ports}}}"),
         "shop/db shop/web UDP/80",
         "protocol",
-        "the protocol should be TCP, but is number 17",
+        "the protocol should be TCP, but is UDP",
     );
     near_miss(
         "{fromEndpoints: [{}], toPorts: [{ports: [{port: http, protocol: TCP}]}]}",

@@ -9,6 +9,7 @@ pub mod answer;
 pub mod builder;
 pub mod learned;
 pub mod model;
+mod protocol;
 pub mod query;
 pub mod world;
 
@@ -19,5 +20,6 @@ pub use model::{
     CidrGroup, ContainerPort, Labels, Namespace, Node, NodeName, Pod, PodRef, Policy, Service,
     ServiceRef, WorldItem,
 };
+pub use protocol::protocol_name;
 pub use query::{AddressBook, HttpRequest, QueriesError, Query, QueryError, QueryParser, Target};
 pub use world::World;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use serde_json::json;
-use sluice_world::{Answer, PodRef, QueryParser, Side, SideVerdict, World};
+use sluice_world::{Answer, PodRef, QueryParser, Side, SideVerdict, World, protocol_name};
 
 use crate::{arguments::MatrixArguments, engine::Judge};
 
@@ -140,21 +140,11 @@ fn ports(world: &World, to: &str, arguments: &MatrixArguments) -> Vec<(String, u
         });
     let listens = pod.into_iter().flat_map(|pod| &pod.listens);
     let ports: Vec<_> = listens
-        .filter_map(|(number, port)| Some((protocol(*number)?.to_owned(), *port)))
+        .filter_map(|(number, port)| Some((protocol_name(*number)?.to_owned(), *port)))
         .collect();
     if ports.is_empty() {
         vec![(arguments.protocol.clone(), DEFAULT_PORT)]
     } else {
         ports
-    }
-}
-
-/// The name of a protocol that containers listen on.
-const fn protocol(number: u8) -> Option<&'static str> {
-    match number {
-        6 => Some("TCP"),
-        17 => Some("UDP"),
-        132 => Some("SCTP"),
-        _ => None,
     }
 }
