@@ -37,7 +37,7 @@ pub(crate) struct Table {
     pub(crate) key: TableKey,
     /// How many identities have it as subjects.
     pub(crate) subjects: u32,
-    pub(crate) entries: FxHashMap<IdentityIndex, (Identity, PeerCell)>,
+    pub(crate) entries: Entries,
     pub(crate) defaults: [PeerCell; Scope::COUNT],
     /// No delta has told of it yet.
     pub(crate) new: bool,
@@ -49,10 +49,53 @@ impl Table {
             id,
             key,
             subjects: 0,
-            entries: FxHashMap::default(),
+            entries: Entries::default(),
             defaults: [PeerCell::ABSENT; Scope::COUNT],
             new: true,
         }
+    }
+}
+
+/// One peer's entry. The number stays here too: it is needed once the identity is gone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TableEntry {
+    index: IdentityIndex,
+    pub(crate) identity: Identity,
+    pub(crate) cell: PeerCell,
+}
+
+/// A table's entries, sorted by identity: there are millions, so they have no room for a hash map's empty slots, and a whole compile
+/// makes them in order.
+#[derive(Debug, Default)]
+pub(crate) struct Entries(Vec<TableEntry>);
+
+impl Entries {
+    pub(crate) fn cells(&self) -> impl Iterator<Item = PeerCell> {
+        self.0.iter().map(|entry| entry.cell)
+    }
+
+    pub(crate) fn remove(&mut self, index: IdentityIndex) -> Option<TableEntry> {
+        let place = self.place(index).ok()?;
+        Some(self.0.remove(place))
+    }
+
+    fn get(&self, index: IdentityIndex) -> Option<PeerCell> {
+        Some(self.0[self.place(index).ok()?].cell)
+    }
+
+    fn put(&mut self, entry: TableEntry) {
+        match self.place(entry.index) {
+            Ok(place) => self.0[place] = entry,
+            Err(place) => self.0.insert(place, entry),
+        }
+    }
+
+    fn place(&self, index: IdentityIndex) -> Result<usize, usize> {
+        // The newest identity mostly has the greatest index.
+        if self.0.last().is_none_or(|last| last.index < index) {
+            return Err(self.0.len());
+        }
+        self.0.binary_search_by_key(&index, |entry| entry.index)
     }
 }
 
@@ -92,7 +135,9 @@ pub(crate) struct Compilation<'a> {
     /// Some egress rule is by port name.
     by_name: bool,
     scopes: [Program; Scope::COUNT],
-    /// Cells of rank lists, by scope and whether the peer is the local host.
+    /// Cells of no rule and of each single rule, by scope and whether the peer is the local host; absent where not looked up yet.
+    single: [[Vec<PeerCell>; 2]; Scope::COUNT],
+    /// Cells of longer rank lists, by the same.
     cells: FxHashMap<(Scope, bool), CellsByRanks>,
     /// The same for peers with container ports that egress rules name.
     named: FxHashMap<CellKey, PeerCell>,
@@ -118,6 +163,7 @@ impl<'a> Compilation<'a> {
             selected: false,
             by_name: false,
             scopes: Default::default(),
+            single: Default::default(),
             cells: FxHashMap::default(),
             named: FxHashMap::default(),
         };
@@ -164,22 +210,30 @@ impl<'a> Compilation<'a> {
             table.defaults = defaults;
             delta.defaults = Some(defaults);
         }
-        let mut stale: FxHashSet<IdentityIndex> = table.entries.keys().copied().collect();
         let candidates = self.candidates();
+        let groups = || candidates.chunk_by(|a, b| identity_of(*a) == identity_of(*b));
+        // Most candidates get an entry.
+        let most = groups().count();
         if table.new {
-            table.entries.reserve(candidates.len());
-            delta.set.reserve(candidates.len());
+            delta.set.reserve_exact(most);
         }
+        let old = std::mem::take(&mut table.entries.0);
+        let mut old = old.into_iter().peekable();
+        table.entries.0.reserve_exact(most);
         let mut ranks = Vec::new();
-        for group in candidates.chunk_by(|a, b| a.0 == b.0) {
-            let index = group[0].0;
-            stale.remove(&index);
+        for group in groups() {
+            let index = identity_of(group[0]);
+            while let Some(stale) = old.next_if(|entry| entry.index < index) {
+                self.renew(table, Ok(stale), &[], &old_defaults, pool, &mut delta);
+            }
+            let known = old.next_if(|entry| entry.index == index);
             ranks.clear();
-            ranks.extend(group.iter().filter_map(|pair| pair.1.checked_sub(1)));
-            self.update(table, index, &ranks, &old_defaults, pool, &mut delta);
+            ranks.extend(group.iter().filter_map(|pair| rank_of(*pair)));
+            let known = known.ok_or(index);
+            self.renew(table, known, &ranks, &old_defaults, pool, &mut delta);
         }
-        for index in stale {
-            self.update(table, index, &[], &old_defaults, pool, &mut delta);
+        for stale in old {
+            self.renew(table, Ok(stale), &[], &old_defaults, pool, &mut delta);
         }
         table.new = false;
         delta
@@ -211,6 +265,24 @@ impl<'a> Compilation<'a> {
         delta
     }
 
+    /// Appends an identity's entry to the table, where it needs one. `old` is what it had, or who it is.
+    fn renew(
+        &mut self,
+        table: &mut Table,
+        old: Result<TableEntry, IdentityIndex>,
+        ranks: &[u32],
+        old_defaults: &[PeerCell; Scope::COUNT],
+        pool: &mut Pool,
+        delta: &mut TableDelta,
+    ) {
+        let (index, old) = match old {
+            Ok(entry) => (entry.index, Some(entry.cell)),
+            Err(index) => (index, None),
+        };
+        let wanted = self.change(table, index, old, ranks, old_defaults, pool, delta);
+        table.entries.0.extend(wanted);
+    }
+
     fn update(
         &mut self,
         table: &mut Table,
@@ -220,48 +292,68 @@ impl<'a> Compilation<'a> {
         pool: &mut Pool,
         delta: &mut TableDelta,
     ) {
-        let Some(record) = self.sources.identities.get(index) else {
-            return;
-        };
-        let scope = record.properties.scope();
-        let local_host = self.is_local_host(record);
-        let ports = if self.by_name {
-            record.properties.ports.clone()
-        } else {
-            Box::default()
-        };
-        let cell = self.cell(scope, local_host, &ports, ranks, pool);
-        let default = table.defaults[scope as usize];
-        let wanted = (cell != default).then_some(cell);
-        let old = table.entries.get(&index).map(|entry| entry.1);
-        if !self.sources.made.contains(&index) {
-            let before = old.unwrap_or(old_defaults[scope as usize]);
-            delta.takes_access_away |= pool.takes_away(before, cell);
-        }
-        if wanted == old {
-            return;
-        }
-        if let Some(cell) = wanted {
-            pool.count(cell, true);
-            table.entries.insert(index, (record.number, cell));
-            delta.set.push((record.number, cell));
-        } else {
-            table.entries.remove(&index);
-            delta.removed.push(record.number);
-        }
-        if let Some(old) = old {
-            pool.count(old, false);
+        let old = table.entries.get(index);
+        match self.change(table, index, old, ranks, old_defaults, pool, delta) {
+            Some(entry) if Some(entry.cell) != old => table.entries.put(entry),
+            None if old.is_some() => drop(table.entries.remove(index)),
+            _ => {}
         }
     }
 
-    /// Every identity that may need an entry of its own, with the rules beyond its scope's: (identity, rank + 1), 0 for no rule. Sorted.
-    fn candidates(&self) -> Vec<(IdentityIndex, u32)> {
+    /// The entry that an identity needs now. Tells the delta and the pool where that differs from `old`, its entry so far.
+    #[expect(clippy::too_many_arguments, reason = "the whole of one entry's change")]
+    fn change(
+        &mut self,
+        table: &Table,
+        index: IdentityIndex,
+        old: Option<PeerCell>,
+        ranks: &[u32],
+        old_defaults: &[PeerCell; Scope::COUNT],
+        pool: &mut Pool,
+        delta: &mut TableDelta,
+    ) -> Option<TableEntry> {
+        let record = self.sources.identities.get(index)?;
+        let scope = record.properties.scope();
+        let local_host = self.is_local_host(record);
+        let ports: &[NamedPort] = if self.by_name {
+            &record.properties.ports
+        } else {
+            &[]
+        };
+        let cell = self.cell(scope, local_host, ports, ranks, pool);
+        let wanted = (cell != table.defaults[scope as usize]).then_some(cell);
+        // A table that nobody uses yet takes nothing away.
+        if !table.new && !self.sources.made.contains(&index) {
+            let before = old.unwrap_or(old_defaults[scope as usize]);
+            delta.takes_access_away |= pool.takes_away(before, cell);
+        }
+        if wanted != old {
+            match wanted {
+                Some(cell) => {
+                    pool.count(cell, true);
+                    delta.set.push((record.number, cell));
+                }
+                None => delta.removed.push(record.number),
+            }
+            if let Some(old) = old {
+                pool.count(old, false);
+            }
+        }
+        Some(TableEntry {
+            index,
+            identity: record.number,
+            cell: wanted?,
+        })
+    }
+
+    /// Every identity that may need an entry of its own, with the rules beyond its scope's: see [`candidate`]. Sorted.
+    fn candidates(&self) -> Vec<u64> {
         let mut pairs = Vec::new();
         for (rank, (_, _, _, rule)) in (0..).zip(&self.rules) {
             for &selector in &rule.peers {
                 for &member in self.sources.registry.members(selector) {
                     if rule.scopes.is_empty() || !self.covered(rule, member) {
-                        pairs.push((member, rank + 1));
+                        pairs.push(candidate(member, Some(rank)));
                     }
                 }
             }
@@ -271,14 +363,18 @@ impl<'a> Compilation<'a> {
                         .registry
                         .members(holders)
                         .iter()
-                        .map(|&m| (m, 0)),
+                        .map(|&member| candidate(member, None)),
                 );
             }
         }
         if self.direction == Direction::Ingress && self.selected {
-            pairs.extend(self.sources.hosts.iter().map(|&host| (host, 0)));
+            pairs.extend(self.sources.hosts.iter().map(|&host| candidate(host, None)));
         }
-        pairs.sort_unstable();
+        #[expect(
+            clippy::stable_sort_primitive,
+            reason = "members come sorted: the stable sort merges such runs"
+        )]
+        pairs.sort();
         pairs.dedup();
         pairs
     }
@@ -348,6 +444,24 @@ impl<'a> Compilation<'a> {
     ) -> PeerCell {
         // Nearly all entries end here, so nothing is allocated to look.
         if ports.is_empty() {
+            let at = match ranks {
+                [] => Some(0),
+                [rank] => Some(*rank as usize + 1),
+                _ => None,
+            };
+            if let Some(at) = at {
+                let known = self.single[scope as usize][usize::from(local_host)].get(at);
+                if let Some(cell) = known.filter(|cell| **cell != PeerCell::ABSENT) {
+                    return *cell;
+                }
+                let cell = self.new_cell(scope, local_host, ports, ranks, pool);
+                let single = &mut self.single[scope as usize][usize::from(local_host)];
+                if single.len() <= at {
+                    single.resize(at + 1, PeerCell::ABSENT);
+                }
+                single[at] = cell;
+                return cell;
+            }
             let known = self
                 .cells
                 .get(&(scope, local_host))
@@ -474,17 +588,32 @@ fn retire(
     retired: &mut Vec<PeerKey>,
 ) {
     let id = table.id;
-    table.entries.retain(|index, (identity, cell)| {
-        let alive = identities.get(*index).is_some();
+    table.entries.0.retain(|entry| {
+        let alive = identities.get(entry.index).is_some();
         if !alive {
-            pool.count(*cell, false);
+            pool.count(entry.cell, false);
             retired.push(PeerKey {
                 table: id,
-                identity: *identity,
+                identity: entry.identity,
             });
         }
         alive
     });
+}
+
+/// An identity with a rule that names it, or none, as one number that sorts fast: the index above, rank + 1 or 0 below.
+fn candidate(index: IdentityIndex, rank: Option<u32>) -> u64 {
+    u64::from(index.0) << 32 | rank.map_or(0, |rank| u64::from(rank) + 1)
+}
+
+const fn identity_of(candidate: u64) -> IdentityIndex {
+    let [a, b, c, d, ..] = candidate.to_be_bytes();
+    IdentityIndex(u32::from_be_bytes([a, b, c, d]))
+}
+
+const fn rank_of(candidate: u64) -> Option<u32> {
+    let [.., a, b, c, d] = candidate.to_be_bytes();
+    u32::from_be_bytes([a, b, c, d]).checked_sub(1)
 }
 
 fn count(length: usize) -> u32 {

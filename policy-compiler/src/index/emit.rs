@@ -38,7 +38,7 @@ impl Index {
                     node: entry.node,
                 })
             });
-            delta.endpoints.push((entry.id.clone(), endpoint));
+            delta.endpoints.push(((*entry.id).clone(), endpoint));
         }
     }
 

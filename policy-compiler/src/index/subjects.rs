@@ -136,11 +136,11 @@ impl Index {
             let Some(table) = self.subjects.tables[slot as usize].as_mut() else {
                 continue;
             };
-            if let Some((identity, cell)) = table.entries.remove(&index) {
-                self.pool.count(cell, false);
+            if let Some(entry) = table.entries.remove(index) {
+                self.pool.count(entry.cell, false);
                 delta.retired_peers.push(sluice_abi::policy::PeerKey {
                     table: table.id,
-                    identity,
+                    identity: entry.identity,
                 });
             }
         }
@@ -370,8 +370,8 @@ impl Index {
                     self.subjects.free.push(slot);
                     continue;
                 }
-                for (_, cell) in table.entries.values() {
-                    self.pool.count(*cell, false);
+                for cell in table.entries.cells() {
+                    self.pool.count(cell, false);
                 }
                 for cell in table.defaults {
                     self.pool.count(cell, false);

@@ -1,7 +1,7 @@
 //! Pods and namespaces in and out of the index. Pods with the same namespace, labels, service account and named ports are one workload,
 //! so that what concerns labels is done once for all of them.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use sluice_world::{Namespace, Pod, PodRef};
@@ -51,7 +51,7 @@ struct Class {
 
 #[derive(Debug)]
 pub(super) struct PodEntry {
-    pub(super) id: PodRef,
+    pub(super) id: Arc<PodRef>,
     pub(super) node: u32,
     workload: u32,
     /// Each address with its identity; a pod without any has one identity without address.
@@ -68,7 +68,7 @@ pub(super) struct Workloads {
     free: Vec<u32>,
     pods: Vec<Option<PodEntry>>,
     free_pods: Vec<u32>,
-    by_id: FxHashMap<PodRef, u32>,
+    by_id: FxHashMap<Arc<PodRef>, u32>,
     external: FxHashMap<PodRef, Vec<IpAddr>>,
     external_ids: FxHashMap<PodRef, u32>,
     /// Pods whose addresses' identities are to be found again.
@@ -153,6 +153,8 @@ impl Index {
         for index in dirty {
             self.relabel(index);
         }
+        // Pods of one workload mostly follow each other by name.
+        let mut last: Option<(&Pod, u32)> = None;
         for (id, pod) in &staged.pods {
             match pod {
                 Some(pod) if pod.external => {
@@ -161,7 +163,16 @@ impl Index {
                 }
                 Some(pod) if !pod.host_network => {
                     self.remove_external(id);
-                    self.put_pod(pod, delta);
+                    // The pod before is still in its workload, so that is still there.
+                    let workload = match last {
+                        Some((before, workload)) if alike(before, pod) => workload,
+                        _ => {
+                            let key = self.workload_key(pod);
+                            self.workloads.workload(key, &self.vocabulary)
+                        }
+                    };
+                    self.put_pod(pod, workload, delta);
+                    last = Some((pod, workload));
                 }
                 _ => {
                     self.remove_pod(id);
@@ -169,6 +180,7 @@ impl Index {
                 }
             }
         }
+        self.owners.settle();
         self.mark_moved_blocks();
         let mut dirty: Vec<u32> = self.workloads.dirty.drain().collect();
         dirty.sort_unstable();
@@ -254,9 +266,7 @@ impl Index {
         }
     }
 
-    fn put_pod(&mut self, pod: &Pod, delta: &mut Delta) {
-        let key = self.workload_key(pod);
-        let workload = self.workloads.workload(key, &self.vocabulary);
+    fn put_pod(&mut self, pod: &Pod, workload: u32, delta: &mut Delta) {
         let node = self.node_number(&pod.node, delta);
         let addresses: Vec<Option<IpAddr>> = if pod.addresses.is_empty() {
             vec![None]
@@ -276,8 +286,9 @@ impl Index {
             }
             self.clear_pod(known.unwrap_or_default());
         }
+        let id = Arc::new(pod.id.clone());
         let entry = PodEntry {
-            id: pod.id.clone(),
+            id: Arc::clone(&id),
             node,
             workload,
             addresses: addresses.iter().map(|address| (*address, None)).collect(),
@@ -293,13 +304,13 @@ impl Index {
                 entry,
             ),
         };
-        self.workloads.by_id.insert(pod.id.clone(), index);
+        self.workloads.by_id.insert(id, index);
         if let Some(workload) = self.workloads.workload_mut(workload) {
             workload.pods.insert(index);
         }
         for address in addresses.into_iter().flatten() {
+            // Marked when the pod's identity is found.
             self.owners.add(address.into(), Owner::Pod(index));
-            self.addresses.mark(address.into());
         }
         self.workloads.dirty.insert(index);
         self.workloads.changed.insert(index);
@@ -512,6 +523,14 @@ impl Index {
             ports: ports.into(),
         }
     }
+}
+
+/// Whether two pods are of one workload.
+fn alike(a: &Pod, b: &Pod) -> bool {
+    a.id.namespace == b.id.namespace
+        && a.service_account == b.service_account
+        && a.labels == b.labels
+        && a.named_ports == b.named_ports
 }
 
 /// What policies can see of a workload.
