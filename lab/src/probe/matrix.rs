@@ -278,7 +278,7 @@ mod tests {
             cell("a", "b", true, true, allowed()),
             cell("a", "b", false, false, denied()),
         ];
-        assert!(render(&one_family, Style::default()).contains("b 80/TCP 42"));
+        assert!(render(&one_family, Style::default()).contains("b 80/TCP 4:2"));
         let lie = [cell("a", "b", true, false, allowed())];
         assert!(render(&lie, Style::default()).contains("b 80/TCP !1"));
     }
