@@ -177,7 +177,12 @@ impl Node {
     pub fn settle(&mut self) -> Result<(), AgentError> {
         let going = std::mem::take(&mut self.going);
         if going != Change::default() {
-            self.operations += self.writer.apply(&going)?.operations;
+            // What could not be taken out is tried again by the next call.
+            let report = self
+                .writer
+                .apply(&going)
+                .inspect_err(|_| self.going = going)?;
+            self.operations += report.operations;
         }
         let freed = self.writer.settle()?;
         self.operations += freed.operations;
