@@ -18,6 +18,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use sluice_datapath::net::NetNs;
 use sluice_lab::{
     LabError, cleanup, control,
     record::{Record, all},
@@ -301,4 +302,72 @@ fn watch_follows_edits() {
     thread::sleep(Duration::from_millis(30));
     cleanup::down(&name.0).unwrap();
     assert_eq!(name.traces(), Vec::<String>::new());
+}
+
+/// Two policies at one place of the Admin tier, the first of which is there from the beginning, and pods of two nodes.
+const SAME_PLACE: [&str; 2] = [
+    "{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: first}, spec: {tier: Admin, priority: 7, subject: {namespaces: {}}, ingress: [{action: Pass, from: [{namespaces: {}}]}]}}\n",
+    "{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: second}, spec: {tier: Admin, priority: 7, subject: {namespaces: {}}, ingress: [{action: Pass, from: [{namespaces: {}}]}]}}\n",
+];
+const TWO_NODES: &str = "
+{apiVersion: v1, kind: Pod, metadata: {name: one, namespace: a}, spec: {nodeName: n1, containers: []}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: two, namespace: a, colour: red}, spec: {nodeName: n2, containers: []}}
+";
+
+#[test]
+fn authors_are_told_once_what_their_manifests_do_not_do() {
+    if !enabled() {
+        return;
+    }
+    let name = OwnName::new();
+    let folder = Folder::new(
+        &name,
+        &[("pods.yaml", TWO_NODES), ("first.yaml", SAME_PLACE[0])],
+    );
+    let lab = name.0.to_string();
+    let path = folder.0.to_str().unwrap();
+    let (done, text) = sluice(&["lab", "up", "--name", &lab, "--detach", "-f", path]);
+    assert!(done, "{text}");
+    assert_eq!(text.matches("metadata.colour").count(), 1, "{text}");
+    assert_eq!(text.matches("1 of the pods are on n2").count(), 1, "{text}");
+    assert!(!text.contains("priority"), "{text}");
+    let second = folder.0.join("second.yaml");
+    fs::write(&second, SAME_PLACE[1]).unwrap();
+    let apply = [
+        "lab",
+        "apply",
+        "--name",
+        &lab,
+        "-f",
+        second.to_str().unwrap(),
+    ];
+    let (done, text) = sluice(&apply);
+    assert!(done, "{text}");
+    assert_eq!(
+        text.matches("warning: ClusterNetworkPolicy second: another policy of this tier has the same priority").count(),
+        1,
+        "{text}"
+    );
+    assert!(!text.contains("colour") && !text.contains("n2"), "{text}");
+}
+
+#[test]
+fn a_lab_of_which_only_pins_are_left_is_found_and_removed() {
+    if !enabled() {
+        return;
+    }
+    let name = OwnName::new();
+    let folder = Folder::new(&name, &[("pods.yaml", PODS)]);
+    up_detached(&name, &folder);
+    kill_supervisor(&name);
+    for namespace in NetNs::list(&name.0.namespace_prefix()).unwrap() {
+        NetNs::delete(&namespace).unwrap();
+    }
+    fs::remove_dir_all(name.0.directory()).unwrap();
+    assert!(!all().unwrap().contains(&name.0), "no record is left");
+    assert!(cleanup::everything().unwrap().contains(&name.0));
+    // What `lab down --all` does with each; others of this machine are not this test's.
+    assert!(cleanup::down(&name.0).unwrap().datapath);
+    assert!(!cleanup::everything().unwrap().contains(&name.0));
 }

@@ -282,6 +282,7 @@ fn pods_that_come_and_go_leave_the_others_addresses_and_traffic_alone() {
     assert!(!name.traces().iter().any(|trace| trace.ends_with("a.aaa")));
     let names: Vec<String> = store::parse(&[manifest(PODS)])
         .unwrap()
+        .objects
         .iter()
         .map(|object| objects::name(object).to_string())
         .collect();

@@ -102,6 +102,10 @@ pub const PROGRAM_RANGES: Spec =
 pub const ATTRIBUTIONS: Spec =
     spec::<AttributionKey, Cookie>("attributions", Kind::Hash, 1 << 20, NO_PREALLOC);
 /// Connections. Holds every endpoint's quota, so that no endpoint can fill it.
+///
+/// Memory as entries come. With all of it taken beforehand a new flow costs 3 to 4 % less (0.95 µs against 0.99 at 10 rules, 1.91 against
+/// 1.97 at 1,000: medians of both families over three rounds in turn, less than those rounds differ among themselves), and the default
+/// capacity takes 250 MB from every node, however few connections it has.
 pub const CONNTRACK: Spec = spec::<ConntrackKey, ConntrackEntry>(
     "conntrack",
     Kind::Hash,

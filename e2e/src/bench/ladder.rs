@@ -22,6 +22,12 @@ use sluice_worldgen::{Choices, manifest};
 pub enum Peers {
     /// Pods of other nodes, each with a label of its own and hence an identity of its own.
     Labels,
+    /// So many pods of other nodes at every number of rules (or one for each rule, if that is more), spread evenly over the rules, each
+    /// of which names its pods' label: the cluster stays as large as it is, and only the rules grow.
+    Groups {
+        /// The pods.
+        pods: u32,
+    },
     /// Blocks outside the cluster, one of each family for each rule.
     Cidrs,
 }
@@ -39,6 +45,9 @@ impl fmt::Display for Ladder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { rules, peers } = self;
         let cidr = if *peers == Peers::Cidrs { 100 } else { 0 };
+        if let Peers::Groups { pods } = peers {
+            write!(f, "pods={pods} ")?;
+        }
         write!(
             f,
             "policies=3 rules={rules} subjects=1 namespaces={} cross_namespace={} cidr={cidr} cidr_bits=28..=32,64..=128 \
@@ -106,15 +115,15 @@ impl Ladder {
         documents.push(node("peer-node", 2, "172.16.0.0/13", "fd99:1::/64"));
         documents.push(pod_document("bench", "client", NODE, "client", CLIENT));
         documents.push(pod_document("bench", "server", NODE, "server", SERVER));
-        if self.peers == Peers::Labels {
-            documents.extend((0..self.rules.saturating_sub(1)).map(|number| {
-                let name = format!("peer-{number}");
+        if self.peers != Peers::Cidrs {
+            documents.extend((0..self.peer_pods()).map(|pod| {
+                let number = pod % self.named();
                 pod_document(
                     &home(number),
-                    &name,
+                    &format!("peer-{pod}"),
                     "peer-node",
-                    &name,
-                    self.peer(number, 0),
+                    &format!("peer-{number}"),
+                    pod_peer(pod),
                 )
             }));
         }
@@ -137,15 +146,30 @@ impl Ladder {
         })
     }
 
-    /// The addresses of the `number`th rule's peer; of a block's addresses the `host`th, modulo how many it has.
+    /// How many rules name a peer other than the client.
+    const fn named(&self) -> u32 {
+        self.rules.saturating_sub(1)
+    }
+
+    /// How many pods the rules name, the client apart.
+    fn peer_pods(&self) -> u32 {
+        match self.peers {
+            Peers::Groups { pods } if self.named() > 0 => pods.max(self.named()),
+            _ => self.named(),
+        }
+    }
+
+    /// The addresses of the `number`th rule's peer; of a rule's pods, or a block's addresses, the `host`th, modulo how many it has.
     #[must_use]
     pub fn peer(&self, number: u32, host: u32) -> [IpAddr; 2] {
         let bits = u128::from(number);
         match self.peers {
-            Peers::Labels => [
-                IpAddr::V4(Ipv4Addr::from_bits(0xac10_0100 + number)),
-                IpAddr::V6(Ipv6Addr::from_bits((0xfd99_0001 << 96) + 0x100 + bits)),
-            ],
+            Peers::Labels => pod_peer(number),
+            Peers::Groups { .. } => {
+                let named = self.named().max(1);
+                let pods = self.peer_pods().saturating_sub(number).div_ceil(named);
+                pod_peer(number + named * (host % pods.max(1)))
+            }
             Peers::Cidrs => {
                 // The bits of both blocks' addresses that are free; see `from` for the blocks.
                 let step = number % 5;
@@ -195,6 +219,15 @@ impl Ladder {
             _ => json!([open]),
         }
     }
+}
+
+/// The addresses of a pod that a rule names.
+fn pod_peer(pod: u32) -> [IpAddr; 2] {
+    let far = u128::from(pod);
+    [
+        IpAddr::V4(Ipv4Addr::from_bits(0xac10_0100 + pod)),
+        IpAddr::V6(Ipv6Addr::from_bits((0xfd99_0001 << 96) + 0x100 + far)),
+    ]
 }
 
 /// Where a peer lives: half of them in the server's own namespace.
@@ -341,6 +374,26 @@ mod tests {
                 if peers == Peers::Labels { 21 } else { 2 }
             );
         }
+    }
+
+    /// Each rule's pods are its own, and all rules' together are all there are.
+    #[test]
+    fn every_pod_of_a_group_is_some_rule_s_peer() {
+        let ladder = Ladder {
+            rules: 8,
+            peers: Peers::Groups { pods: 100 },
+        };
+        let mut seen = std::collections::BTreeSet::new();
+        for number in 0..7 {
+            let pods = if number < 2 { 15 } else { 14 };
+            for host in 0..pods {
+                assert!(seen.insert(ladder.peer(number, host)), "{number} {host}");
+            }
+            assert_eq!(ladder.peer(number, pods), ladder.peer(number, 0));
+        }
+        assert_eq!(seen.len(), 100);
+        let world = world(&ladder.documents()).unwrap();
+        assert_eq!(world.pods.len(), 102);
     }
 
     #[test]

@@ -3,9 +3,11 @@
 //! ```text
 //! ladder   a world whose server is reached by N rules: verdict, change, wire and rules stand on it
 //! pair     the ladder's two pods, live: namespaces, veths, programs
+//! calico   what was measured of Calico, to stand beside what verdict measures
 //! report   tables as markdown; the section of docs/benchmarks.md they go to
 //! ```
 
+mod calico;
 pub mod change;
 pub mod compile;
 pub mod ladder;

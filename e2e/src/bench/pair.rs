@@ -47,14 +47,22 @@ impl Drop for Namespaces {
     }
 }
 
-/// The maps of a benchmark: a node's, for few endpoints and many policies.
+/// The maps of a benchmark: a node's, for few endpoints and the many policies that the other benchmarks load.
 #[must_use]
 pub fn sizes() -> Sizes {
+    Sizes {
+        peers: 1 << 22,
+        ..node_sizes()
+    }
+}
+
+/// As a node has them by default, but for few endpoints with long connection rings, and for twice the address blocks.
+#[must_use]
+pub fn node_sizes() -> Sizes {
     Sizes {
         endpoints: 8,
         connections: 1 << 14,
         prefixes: 1 << 18,
-        peers: 1 << 22,
         ..Sizes::default()
     }
 }
@@ -63,15 +71,14 @@ pub fn sizes() -> Sizes {
 ///
 /// # Errors
 /// The kernel refuses.
-pub fn enforced(world: &World) -> Result<(Index, Agent)> {
+pub fn enforced(world: &World, sizes: &Sizes) -> Result<(Index, Agent)> {
     let mut index = Index::new(Settings::default());
     for item in world.items() {
         index.apply(item);
     }
     let delta = index.commit();
-    let sizes = sizes();
-    let settings = config(GATEWAY_V4.into(), GATEWAY_V6.into(), &sizes);
-    let mut agent = Agent::open(NodeName(NODE.to_owned()), None, &sizes, settings)?;
+    let settings = config(GATEWAY_V4.into(), GATEWAY_V6.into(), sizes);
+    let mut agent = Agent::open(NodeName(NODE.to_owned()), None, sizes, settings)?;
     agent.apply(&delta).context("writing the tables")?;
     agent.settle()?;
     Ok((index, agent))
@@ -86,7 +93,7 @@ impl Pair {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let name = |role: &str| format!("sluice-bench-{}-pair-{number}-{role}", std::process::id());
-        let (index, mut agent) = enforced(world)?;
+        let (index, mut agent) = enforced(world, &sizes())?;
         let mut namespaces = Namespaces(vec![name("node")]);
         let mut network = Network::ensure(&name("node"), Vec::new())?;
         for (number, (role, addresses)) in [("client", CLIENT), ("server", SERVER)]

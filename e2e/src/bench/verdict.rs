@@ -11,9 +11,9 @@ use sluice_agent::{FlowReader, Interface, Node};
 use sluice_datapath::{net::Mac, sys::EmptyProgram, test_run::Input};
 
 use super::{
-    Effort,
+    Effort, calico,
     ladder::{self, ACK, CLOSED, Ladder, OPEN, Peers, SERVER, SYN, draw, segment},
-    pair::enforced,
+    pair::{enforced, node_sizes},
     report::Table,
 };
 use crate::stats::Median;
@@ -40,51 +40,73 @@ struct Figures {
     denied_once: f64,
 }
 
+/// What was measured of one kind of peers, number of rules and family (0 for IPv4); the harness is subtracted.
+pub(super) struct Point {
+    pub(super) peers: Peers,
+    pub(super) rules: u32,
+    pub(super) family: usize,
+    pub(super) net: [f64; 5],
+}
+
 /// Measures, and gives the tables.
 ///
 /// # Errors
 /// The kernel refuses something, or a packet was not judged as it must be.
 pub fn run(effort: Effort) -> Result<String> {
     let mut text = String::new();
-    for peers in [Peers::Labels, Peers::Cidrs] {
-        let mut first = [None, None];
-        let mut table = Table::new(&[
-            "rules",
-            "family",
-            "established, hot",
-            "new and denied, hot",
-            "established, once",
-            "new and allowed, once",
-            "new and denied, once",
-            "each against 10 rules",
-            "harness hot / once",
-        ]);
-        for rules in effort.of(vec![10, 1_000, 10_000, 100_000], vec![10, 1_000]) {
-            let ladder = Ladder { rules, peers };
-            eprintln!("verdict: {ladder}");
-            let (_, mut node) = enforced(&ladder::world(&ladder.documents())?)?;
-            plug(&mut node)?;
-            for family in [0, 1] {
-                let figures = measure(&node, ladder, family, effort)?;
-                let net = figures.net();
-                let base = *first[family].get_or_insert(net);
-                row(&mut table, rules, family, &figures, net, base);
-            }
-        }
-        let kind = if peers == Peers::Labels {
-            "Label rules"
-        } else {
-            "CIDR rules"
-        };
-        writeln!(
-            text,
-            "**{kind}** ({}):\n\n{table}",
-            Ladder { rules: 0, peers }
-                .to_string()
-                .replace("rules=0", "rules=N")
-        )?;
+    let mut points = Vec::new();
+    let pods = effort.of(100_000, 1_000);
+    for (kind, peers) in [
+        (
+            "Label rules, the cluster's pods spread over them",
+            Peers::Groups { pods },
+        ),
+        ("Label rules, a pod for each", Peers::Labels),
+        ("CIDR rules", Peers::Cidrs),
+    ] {
+        let table = grow(peers, effort, &mut points)?;
+        let parameters = Ladder { rules: 0, peers }
+            .to_string()
+            .replace("rules=0", "rules=N");
+        writeln!(text, "**{kind}** ({parameters}):\n\n{table}")?;
     }
+    writeln!(text, "{}", calico::beside(&points))?;
     Ok(text)
+}
+
+/// Measures one kind of peers at every number of rules.
+fn grow(peers: Peers, effort: Effort, points: &mut Vec<Point>) -> Result<Table> {
+    let mut first = [None, None];
+    let mut table = Table::new(&[
+        "rules",
+        "family",
+        "established, hot",
+        "new and denied, hot",
+        "established, once",
+        "new and allowed, once",
+        "new and denied, once",
+        "each against 10 rules",
+        "harness hot / once",
+    ]);
+    for rules in effort.of(vec![10, 1_000, 10_000, 100_000], vec![10, 1_000]) {
+        let ladder = Ladder { rules, peers };
+        eprintln!("verdict: {ladder}");
+        let (_, mut node) = enforced(&ladder::world(&ladder.documents())?, &node_sizes())?;
+        plug(&mut node)?;
+        for family in [0, 1] {
+            let figures = measure(&node, ladder, family, effort)?;
+            let net = figures.net();
+            let base = *first[family].get_or_insert(net);
+            row(&mut table, rules, family, &figures, net, base);
+            points.push(Point {
+                peers,
+                rules,
+                family,
+                net,
+            });
+        }
+    }
+    Ok(table)
 }
 
 impl Figures {

@@ -6,6 +6,8 @@ use sluice_abi::{
     conntrack::State,
     context::Outcome,
     event::{EventKind, Hook},
+    policy::PeerCell,
+    program::Verdict,
 };
 
 const DELIVER: Result<Outcome, Reason> = Ok(Outcome::Deliver);
@@ -51,6 +53,34 @@ fn a_connection_is_opened_answered_used_and_closed_with_one_judgement() {
         assert_eq!(state(&node), State::Closed);
         assert_eq!(node.memory.entries()[0].packets, [3, 3]);
         assert!(node.memory.take_events().is_empty());
+    }
+}
+
+#[test]
+fn a_cell_that_names_its_rules_itself_needs_no_attribution() {
+    for f in FAMILIES {
+        let mut node = Node::new();
+        // Slot 0 elsewhere, slot 1 at the port, as the compiler numbers them.
+        program(
+            &mut node.memory,
+            5,
+            Verdict::Deny,
+            &[(6, 80, 80, Verdict::Allow, 1)],
+        );
+        node.memory
+            .programs
+            .get_mut(&5)
+            .expect("written above")
+            .other
+            .slot = 0;
+        let direct = PeerCell::direct(&[Cookie::DEFAULT_DENY, RULE]).expect("few and small");
+        node.change(B_INGRESS, POD_A, cell(5, direct));
+        let open = frame(A, &ip(f.a(), f.b(), 6, &tcp(40_000, 80, SYN)));
+        assert_eq!(node.send(A, &open), DELIVER);
+        assert_eq!(node.context.ingress.cookie, RULE);
+        let closed = frame(A, &ip(f.a(), f.b(), 6, &tcp(40_000, 81, SYN)));
+        assert_eq!(node.send(A, &closed), Err(Reason::PolicyDefaultDeny));
+        assert_eq!(node.context.ingress.cookie, Cookie::DEFAULT_DENY);
     }
 }
 

@@ -101,8 +101,7 @@ impl Datapath {
     }
 
     fn attach(&mut self, ns: &NetNs, at: Attachment) -> Result<(), LoadError> {
-        let known = self.links()?.into_iter().find(|(known, _)| *known == at);
-        if let Some((_, link)) = known {
+        if let Some(link) = self.link(at)? {
             // The index may have been given to another interface since; a link follows its interface, not the number.
             if sys::link_info(link.as_fd())?.ifindex == at.ifindex {
                 return Ok(update_link(link.as_fd(), self.program_fd(at.hook)?)?);
@@ -126,6 +125,17 @@ impl Datapath {
         self.instance
             .as_ref()
             .map_or(Ok(()), |instance| remove_pin(instance, at))
+    }
+
+    fn link(&self, at: Attachment) -> Result<Option<OwnedFd>, LoadError> {
+        if let Some(link) = self.links.get(&at) {
+            let copy = link.try_clone().map_err(|e| LoadError::path("a link", e))?;
+            return Ok(Some(copy));
+        }
+        let Some(instance) = &self.instance else {
+            return Ok(None);
+        };
+        Ok(sys::open_pinned(&pin_path(instance, at))?)
     }
 
     fn links(&self) -> Result<Vec<(Attachment, OwnedFd)>, LoadError> {

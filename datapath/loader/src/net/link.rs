@@ -37,6 +37,8 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it is administratively up.
     pub up: bool,
+    /// Whether it also sends: some moments after both ends of a pair are up, and until then it drops.
+    pub running: bool,
     /// For a veth: the other end's index, in whatever namespace that is.
     pub peer: Option<u32>,
 }
@@ -208,6 +210,7 @@ fn link_of(answer: RouteNetlinkMessage) -> Option<Link> {
         mac: None,
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
+        running: message.header.flags.contains(LinkFlags::Running),
         peer: None,
     };
     for attribute in message.attributes {

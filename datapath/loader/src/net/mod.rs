@@ -4,7 +4,9 @@
 //! ```text
 //! NetNs ──enter──▶ Netlink (a socket bound to that namespace for good)
 //!                    ├── link.rs       veth pairs, state, MTU, MAC, index look-ups
-//!                    └── address.rs    addresses, routes, permanent neighbours
+//!                    ├── address.rs    addresses, routes, permanent neighbours
+//!                    ├── routing.rs    what is assigned, where the kernel would send, routes marked as ours
+//!                    └── pod.rs        a pod's interface out of these
 //! ```
 
 mod address;
@@ -12,6 +14,8 @@ mod link;
 mod mac;
 mod namespace;
 mod netlink;
+pub mod pod;
+mod routing;
 mod sysctl;
 
 pub use address::Route;
@@ -19,7 +23,8 @@ pub use link::{Link, VethEnd};
 pub use mac::{BadMac, Mac};
 pub use namespace::{NetNs, in_namespace};
 pub use netlink::Netlink;
-pub use sysctl::{dual_stack_forwarding, set_sysctls};
+pub use routing::{Hop, MarkedRoute, NextHop};
+pub use sysctl::{correct_own_sysctls, correct_sysctls, dual_stack_forwarding, set_sysctls};
 
 use thiserror::Error;
 

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -53,6 +53,26 @@ impl NetNs {
             name: name.to_owned(),
             file,
         })
+    }
+
+    /// The namespace behind an open descriptor, called `name` in messages.
+    #[must_use]
+    pub fn adopt(name: impl Into<String>, descriptor: OwnedFd) -> Self {
+        Self {
+            name: name.into(),
+            file: File::from(descriptor),
+        }
+    }
+
+    /// The namespace's number: the same as long as it lives, another's afterwards.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    pub fn inode(&self) -> Result<u64, NetError> {
+        self.file
+            .metadata()
+            .map(|meta| meta.ino())
+            .map_err(|e| NetError::new(format!("reading namespace {}", self.name), e))
     }
 
     /// The namespace the calling thread is in; its name is empty.

@@ -1,5 +1,5 @@
-//! Sysctls of a network namespace. The namespace that the process itself runs in is refused: on a shared machine that is
-//! everyone's.
+//! Sysctls of a network namespace. The namespace that the process itself runs in is refused unless it is meant by name: on a shared
+//! machine that is everyone's.
 
 use std::fs;
 use std::io;
@@ -41,6 +41,37 @@ pub fn set_sysctls(ns: &NetNs, values: &[(&str, &str)]) -> Result<(), NetError> 
             .iter()
             .try_for_each(|(name, value)| write(name, value))
     })?
+}
+
+/// Gives sysctls of the namespace that the calling thread is in these values, and returns those that had others: nothing is written where
+/// nothing is to change, so that a read-only `/proc/sys` is no error there.
+///
+/// # Errors
+/// A name is not below `net.`, there is no such sysctl, or the kernel refuses a value.
+pub fn correct_own_sysctls(values: &[(String, &str)]) -> Result<Vec<String>, NetError> {
+    let mut corrected = Vec::new();
+    for (name, value) in values {
+        if read(name)? != *value {
+            write(name, value)?;
+            corrected.push(name.clone());
+        }
+    }
+    Ok(corrected)
+}
+
+/// As [`correct_own_sysctls`], in `ns`.
+///
+/// # Errors
+/// As for [`correct_own_sysctls`], or the namespace may not be entered.
+pub fn correct_sysctls(ns: &NetNs, values: &[(String, &str)]) -> Result<Vec<String>, NetError> {
+    in_namespace(ns, || correct_own_sysctls(values))?
+}
+
+fn read(name: &str) -> Result<String, NetError> {
+    let context = |source| NetError::new(format!("reading sysctl {name}"), source);
+    let path = path_of(name).ok_or_else(|| context(io::ErrorKind::InvalidInput.into()))?;
+    let text = fs::read_to_string(Path::new("/proc/sys").join(path)).map_err(context)?;
+    Ok(text.trim().to_owned())
 }
 
 fn write(name: &str, value: &str) -> Result<(), NetError> {

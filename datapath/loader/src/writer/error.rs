@@ -61,6 +61,9 @@ pub enum Refusal {
     /// The program's count, flags and ranges do not fit together, or its ranges are another program's.
     #[error("program {0} is malformed")]
     Malformed(u32),
+    /// The number has the form of an attribution that names its rules itself, and can't be an id as well.
+    #[error("attribution {0:#x} can't be an id: it is too large")]
+    NoId(u32),
     /// A table or peer is mentioned twice.
     #[error("table {0} is mentioned twice, or one of its peers is")]
     Twice(u32),

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use sluice_abi::Cookie;
+use sluice_abi::policy::PeerCell;
 use sluice_abi::program::{Cell, INLINE_RANGES, Program, RangeKey, Verdict};
 
 use super::Refusal;
@@ -74,12 +75,12 @@ impl ProgramImage {
 
 impl AttributionImage {
     pub(super) fn check(&self) -> Result<(), Refusal> {
-        if self.id == 0 {
-            Err(Refusal::Zero {
+        match self.id {
+            0 => Err(Refusal::Zero {
                 kind: "attribution",
-            })
-        } else {
-            Ok(())
+            }),
+            id if PeerCell::is_direct(id) => Err(Refusal::NoId(id)),
+            _ => Ok(()),
         }
     }
 

@@ -80,7 +80,7 @@ fn program(id: u32) -> ProgramImage {
 }
 
 fn attribution(id: u32) -> AttributionImage {
-    let rules = (0..3).map(|slot| (slot, Cookie(2000 + id * 10 + slot)));
+    let rules = (0..3).map(|slot| (slot, Cookie(2000 + (id & 0xff) * 10 + slot)));
     AttributionImage {
         id,
         rules: rules.collect(),
@@ -559,7 +559,42 @@ fn changes_that_make_no_sense_are_refused_whole() {
             id: 1
         }))
     ));
+    let direct = PeerCell::direct(&[Cookie(2000)]).expect("one small cookie");
+    let no_id = Change {
+        attributions: vec![attribution(direct)],
+        ..Change::default()
+    };
+    assert!(matches!(
+        writer.apply(&no_id),
+        Err(WriteError::Refused(Refusal::NoId(id))) if id == direct
+    ));
     assert_holds(&writer, &two_tables());
+}
+
+#[test]
+fn a_cell_that_names_its_rules_itself_needs_no_attribution() {
+    let mut writer = loaded(ROOMY, &two_tables());
+    let before = writer.usage().attributions;
+    let direct = PeerCell {
+        program: 1,
+        attribution: PeerCell::direct(&[Cookie(2000), Cookie::DEFAULT_DENY]).expect("small"),
+    };
+    let mut tables = two_tables();
+    let table = tables.get_mut(&1).expect("one of the two");
+    table.peers.push((Identity(300), direct));
+    let change = Change {
+        tables: vec![TableUpdate {
+            table: 1,
+            defaults: table.defaults,
+            set: vec![(Identity(300), direct)],
+            remove: Vec::new(),
+        }],
+        ..Change::default()
+    };
+    writer.apply(&change).expect("nothing is missing");
+    writer.settle().expect("the fake maps do not fail");
+    assert_holds(&writer, &tables);
+    assert_eq!(writer.usage().attributions, before);
 }
 
 /// A small generator, so that a failure can be repeated.

@@ -101,7 +101,8 @@ impl<S: MapStore> Writer<S> {
                 .attributions
                 .get(&cell.attribution)
                 .is_some_and(|a| a.whole);
-            if cell.attribution != 0 && !stored && !attributions.contains(&cell.attribution) {
+            let needed = cell.attribution != 0 && !PeerCell::is_direct(cell.attribution);
+            if needed && !stored && !attributions.contains(&cell.attribution) {
                 return Err(Refusal::Missing {
                     table,
                     kind: "attribution",
