@@ -3,10 +3,14 @@
 use std::{collections::HashMap, net::IpAddr};
 
 use sluice_abi::{Cookie, Identity};
+use sluice_crds::parsed::Policy;
 use sluice_policy::Delta;
 use sluice_world::RuleRef;
 
 use crate::flow::Names;
+
+/// Kind, namespace and name of a policy, and which of its rule sets.
+type RuleSet = (String, Option<String>, String, u32);
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -15,6 +19,8 @@ pub(crate) struct Book {
     identities: HashMap<Identity, Vec<String>>,
     /// `namespace/pod`, or a node's name, by address.
     pub(crate) holders: HashMap<IpAddr, String>,
+    /// `log.value` of rule sets that have one.
+    log_texts: HashMap<RuleSet, String>,
     /// What the last delta took out: packets judged before it are still told of.
     parting: (Vec<Cookie>, Vec<Identity>),
 }
@@ -37,6 +43,25 @@ impl Book {
     }
 }
 
+impl Book {
+    /// Takes in what a policy's author wants flows to say, in place of what the policy said before.
+    pub(crate) fn note_log_texts(&mut self, policy: &Policy) {
+        let origin = &policy.origin;
+        for (spec, number) in policy.specs.iter().zip(0..) {
+            let rule_set = (
+                origin.kind.to_string(),
+                origin.namespace.clone(),
+                origin.name.clone(),
+                number,
+            );
+            match &spec.log {
+                Some(text) => self.log_texts.insert(rule_set, text.clone()),
+                None => self.log_texts.remove(&rule_set),
+            };
+        }
+    }
+}
+
 impl Names for Book {
     fn holder(&self, address: IpAddr) -> Option<String> {
         self.holders.get(&address).cloned()
@@ -48,5 +73,18 @@ impl Names for Book {
 
     fn rule(&self, cookie: Cookie) -> Option<RuleRef> {
         self.rules.get(&cookie).cloned()
+    }
+
+    fn log_text(&self, rule: &RuleRef) -> Option<String> {
+        if self.log_texts.is_empty() {
+            return None;
+        }
+        let rule_set = (
+            rule.kind.clone(),
+            rule.namespace.clone(),
+            rule.name.clone(),
+            rule.spec,
+        );
+        self.log_texts.get(&rule_set).cloned()
     }
 }

@@ -22,6 +22,8 @@ pub trait Names {
     fn labels(&self, identity: Identity) -> Vec<String>;
     /// The rule of a cookie.
     fn rule(&self, cookie: Cookie) -> Option<RuleRef>;
+    /// What the author of a rule wants flows to say: its rule set's `log.value`.
+    fn log_text(&self, rule: &RuleRef) -> Option<String>;
 }
 
 /// What happened.
@@ -55,6 +57,9 @@ pub struct FlowEnd {
     pub verdict: Option<String>,
     /// The rule that decided, where one did.
     pub rule: Option<RuleRef>,
+    /// What the author of that rule wants flows to say: its `log.value`.
+    #[serde(default)]
+    pub log_text: Option<String>,
     /// What decided in words, where no rule did.
     pub circumstance: Option<String>,
     /// The revision of the table that was read.
@@ -123,6 +128,9 @@ impl FlowRecord {
 fn end(end: &EventEnd, names: &dyn Names) -> FlowEnd {
     let address = ip(&end.address);
     let judged = end.verdict != EventEnd::NOT_JUDGED;
+    let rule = Some(end.cookie)
+        .filter(|cookie| cookie.is_rule())
+        .and_then(|cookie| names.rule(cookie));
     FlowEnd {
         address,
         port: end.port,
@@ -130,11 +138,8 @@ fn end(end: &EventEnd, names: &dyn Names) -> FlowEnd {
         identity: end.identity.0,
         labels: names.labels(end.identity),
         verdict: judged.then(|| verdict_text(Verdict::from_raw(end.verdict)).to_owned()),
-        rule: if end.cookie.is_rule() {
-            names.rule(end.cookie)
-        } else {
-            None
-        },
+        log_text: rule.as_ref().and_then(|rule| names.log_text(rule)),
+        rule,
         circumstance: circumstance_text(end.cookie).map(str::to_owned),
         revision: end.revision,
     }
@@ -243,6 +248,9 @@ impl fmt::Display for FlowRecord {
                 .or_else(|| end.circumstance.clone());
             if let (Some(_), Some(decided)) = (&end.verdict, decided) {
                 write!(f, "; {direction}: {decided}")?;
+                if let Some(text) = &end.log_text {
+                    write!(f, " [{text}]")?;
+                }
             }
         }
         if self.suppressed > 0 {
@@ -280,6 +288,10 @@ mod tests {
                 action: "allow".to_owned(),
             })
         }
+
+        fn log_text(&self, rule: &RuleRef) -> Option<String> {
+            (rule.name == "front").then(|| "seen by audit".to_owned())
+        }
     }
 
     fn drop_event() -> Event {
@@ -314,6 +326,7 @@ mod tests {
             "{line}"
         );
         assert!(line.contains("egress: NetworkPolicy shop/front"), "{line}");
+        assert!(line.contains(" [seen by audit]; ingress"), "{line}");
         assert!(
             line.ends_with("ingress: selected, and no rule allows it"),
             "{line}"

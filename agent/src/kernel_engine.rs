@@ -13,7 +13,7 @@ use sluice_abi::{
     program::Verdict,
 };
 use sluice_datapath::{load::Sizes, net::Mac, test_run::Input};
-use sluice_policy::{Engine, Index, MemTables, Settings, Store};
+use sluice_policy::{Engine, Index, MemTables, Settings};
 use sluice_world::{
     Answer, Learned, Mode, NodeName, Query, Reason as SideReason, Side, SideVerdict, Target, World,
 };
@@ -53,7 +53,7 @@ impl KernelEngine {
     pub fn new(world: &World, learned: &Learned, mode: Mode) -> Result<Self, AgentError> {
         let mut index = Index::new(Settings {
             mode,
-            store: Store::default(),
+            ..Settings::default()
         });
         for item in world.items() {
             index.apply(item);

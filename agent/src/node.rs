@@ -30,6 +30,7 @@ use crate::{
     AgentError,
     book::Book,
     events::FlowReader,
+    outgoing::Outgoing,
     tables::{Staged, Tables},
 };
 
@@ -63,7 +64,7 @@ pub struct Node {
     /// What the kernel holds of an earlier process or world. It goes when the new is there.
     stale: Option<Change>,
     /// What the last delta took out, until [`Node::settle`].
-    going: Change,
+    going: Outgoing,
     held_addresses: HashMap<Address, AddressInfo>,
     held_prefixes: HashMap<PrefixKey, AddressInfo>,
     subjects: BTreeMap<PodRef, delta::Endpoint>,
@@ -118,7 +119,7 @@ impl Node {
             datapath,
             tables,
             stale: None,
-            going: Change::default(),
+            going: Outgoing::default(),
             held_addresses: HashMap::new(),
             held_prefixes: HashMap::new(),
             subjects: BTreeMap::new(),
@@ -134,7 +135,7 @@ impl Node {
     /// Prepares for a compiler that starts from nothing: its first delta replaces all that is there now, in one step for each endpoint.
     pub fn start_anew(&mut self) {
         self.stale = Some(self.tables.forget_all());
-        self.going = Change::default();
+        self.going = Outgoing::default();
         self.held_addresses.clear();
         self.held_prefixes.clear();
         self.subjects.clear();
@@ -160,7 +161,7 @@ impl Node {
         self.settle()?;
         self.note_names(delta);
         let Staged { come, go } = self.tables.stage(delta);
-        self.going = go;
+        self.going.hold(go);
         let written = self.write_tables(&come);
         if written.is_ok() {
             self.raise_watermarks(delta);
@@ -175,13 +176,8 @@ impl Node {
     /// # Errors
     /// The kernel refuses; the next call tries again.
     pub fn settle(&mut self) -> Result<(), AgentError> {
-        let going = std::mem::take(&mut self.going);
-        if going != Change::default() {
-            // What could not be taken out is tried again by the next call.
-            let report = self
-                .writer
-                .apply(&going)
-                .inspect_err(|_| self.going = going)?;
+        let writer = &mut self.writer;
+        if let Some(report) = self.going.take_out(|change| writer.apply(change))? {
             self.operations += report.operations;
         }
         let freed = self.writer.settle()?;
@@ -233,6 +229,18 @@ impl Node {
         Ok(())
     }
 
+    /// Ends a pod's endpoint and forgets its interface, whose programs stay attached: what comes from it, or is for it, drops for as long
+    /// as it is there.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn close_interface(&mut self, pod: &PodRef) -> Result<(), AgentError> {
+        if let Some(interface) = self.interfaces.remove(pod) {
+            self.endpoints.remove(interface.index)?;
+        }
+        Ok(())
+    }
+
     /// Ends endpoints that an earlier process or world had and that are no interface's now. Call it when all interfaces are known and
     /// before the first delta: addresses may have moved between them.
     ///
@@ -265,6 +273,11 @@ impl Node {
     /// Who holds which address, for flow records.
     pub fn name_addresses(&self, holders: HashMap<IpAddr, String>) {
         self.with_book(|book| book.holders = holders);
+    }
+
+    /// What the author of a policy wants flows to say of its rules: `log.value`. Call it for each policy that is new or changed.
+    pub fn name_log_texts(&self, policy: &sluice_crds::parsed::Policy) {
+        self.with_book(|book| book.note_log_texts(policy));
     }
 
     /// A reader of flows. There may be one at a time; it may be used on another thread.
@@ -391,17 +404,17 @@ impl Node {
         self.refresh_endpoints(delta)?;
         if let Some(stale) = self.stale.take() {
             // Tables of before go last: until now endpoints may have used them.
-            self.going.release_tables.extend(stale.release_tables);
-            self.going.release_programs.extend(stale.release_programs);
-            self.going
-                .release_attributions
-                .extend(stale.release_attributions);
+            self.going.hold_too(stale);
         }
         Ok(())
     }
 
     /// Writes the endpoints of whom only an address changed its identity: policies by address block tell a pod's two addresses apart.
     fn refresh_endpoints(&mut self, delta: &Delta) -> Result<(), AgentError> {
+        // Most changes are of policy alone, and there may be many interfaces.
+        if delta.addresses.is_empty() {
+            return Ok(());
+        }
         let changed: HashSet<Address> = delta
             .addresses
             .iter()
@@ -481,17 +494,26 @@ impl Node {
     }
 }
 
+/// The names of the instances that have anything in the kernel, also where their process was killed.
+///
+/// # Errors
+/// The bpf file system can't be read.
+pub fn instances() -> Result<Vec<String>, AgentError> {
+    let listing = |source| AgentError::Io {
+        action: "listing the instances of the datapath",
+        source,
+    };
+    let instances = Instance::list().map_err(listing)?;
+    Ok(instances.iter().map(ToString::to_string).collect())
+}
+
 /// Removes the datapath of an instance that no process looks after. `false` if there was none.
 ///
 /// # Errors
 /// A process still has it, or a pin can't be removed.
 pub fn remove_instance(name: &str) -> Result<bool, AgentError> {
     let instance: Instance = name.parse()?;
-    let listing = |source| AgentError::Io {
-        action: "listing the instances of the datapath",
-        source,
-    };
-    let there = Instance::list().map_err(listing)?.contains(&instance);
+    let there = instances()?.iter().any(|known| known == name);
     if there {
         load::remove(&instance)?;
     }

@@ -187,7 +187,11 @@ impl Tables {
         PeerCell {
             // An id the compiler never gave out can't be found in the kernel either: the peer drops as not ready.
             program: self.programs.get(cell.program).unwrap_or(0),
-            attribution: self.attributions.get(cell.attribution).unwrap_or(0),
+            attribution: if PeerCell::is_direct(cell.attribution) {
+                cell.attribution
+            } else {
+                self.attributions.get(cell.attribution).unwrap_or(0)
+            },
         }
     }
 

@@ -13,7 +13,8 @@ use schemars::transform::AddNullable;
 use serde_json::{Value, json};
 
 use crate::resources::{
-    GROUP, Identity, SluiceCIDRGroup, SluiceClusterwideNetworkPolicy, SluiceNetworkPolicy, VERSION,
+    GROUP, Identity, SluiceCIDRGroup, SluiceClusterwideNetworkPolicy, SluiceEndpoint,
+    SluiceNetworkPolicy, SluiceNode, VERSION,
 };
 
 /// A custom resource definition could not be made; only a mistake in this crate's types leads here.
@@ -60,6 +61,8 @@ pub fn definitions() -> Result<Vec<CustomResourceDefinition>, CrdError> {
         policy_definition::<SluiceClusterwideNetworkPolicy>("Cluster", "scnp")?,
         closed(SluiceCIDRGroup::crd())?,
         closed(Identity::crd())?,
+        closed(SluiceNode::crd())?,
+        closed(SluiceEndpoint::crd())?,
     ])
 }
 

@@ -8,8 +8,13 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+mod cluster;
 mod policies;
 
+pub use cluster::{
+    EndpointState, KernelFeature, SluiceEndpoint, SluiceEndpointSpec, SluiceNode, SluiceNodeSpec,
+    SluiceNodeStatus,
+};
 pub use policies::{
     CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy, PolicyObject,
     SluiceClusterwideNetworkPolicy, SluiceNetworkPolicy,
@@ -56,6 +61,9 @@ pub struct CidrGroupStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+    /// The last valid `spec`, as JSON: it stays in force while the one above is not valid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_valid: Option<String>,
 }
 
 /// A number that stands for one set of labels; made by the operator, never by hand.
@@ -87,6 +95,10 @@ pub struct IdentitySpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("x-kubernetes-validations" = [{"rule": "self == oldSelf", "message": "an identity keeps its labels"}]))]
     pub labels: BTreeMap<String, String>,
+    /// Everything it stands for, line by line, labels among it: what its number is found by.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic", "x-kubernetes-validations" = [{"rule": "self == oldSelf", "message": "an identity keeps its properties"}]))]
+    pub properties: Vec<String>,
 }
 
 /// Who has an identity now.

@@ -103,6 +103,38 @@ fn lists_json_and_default_namespace() {
 }
 
 #[test]
+fn a_list_without_items_is_no_empty_list() {
+    for (list, line, path) in [
+        ("apiVersion: v1\nkind: List\nitem:\n- {}\n", 3, "item"),
+        ("apiVersion: v1\nkind: List\n", 1, "items"),
+        ("apiVersion: v1\nkind: PodList\nitems: {}\n", 3, "items"),
+        (
+            "apiVersion: v1\nkind: PodList\nitems: []\nspec: {}\n",
+            4,
+            "spec",
+        ),
+    ] {
+        let (objects, problems) = read("l.yaml", list);
+        assert!(objects.is_empty());
+        assert_eq!(problems[0].severity, Severity::Error, "{list}");
+        assert!(
+            problems
+                .iter()
+                .any(|problem| (problem.line, problem.path.as_str()) == (line, path)),
+            "{list}: {problems:#?}"
+        );
+    }
+    for empty in [
+        "items: []",
+        "items:",
+        "metadata: {resourceVersion: ''}\nitems: []",
+    ] {
+        let (_, problems) = read("l.yaml", &format!("apiVersion: v1\nkind: List\n{empty}\n"));
+        assert_eq!(problems, []);
+    }
+}
+
+#[test]
 fn duplicate_keys_keep_the_object_out() {
     let text = "\
 apiVersion: networking.k8s.io/v1

@@ -117,6 +117,9 @@ pub fn everything() -> Result<Vec<LabName>, LabError> {
         .iter()
         .filter_map(|name| name.strip_prefix("sluice-")?.split_once('-'));
     found.extend(named.filter_map(|(lab, _)| lab.parse().ok()));
+    // What is pinned outlives processes and namespaces.
+    let pinned = sluice_agent::instances()?;
+    found.extend(pinned.iter().filter_map(|name| LabName::of_instance(name)));
     Ok(found.into_iter().collect())
 }
 

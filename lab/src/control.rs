@@ -52,6 +52,8 @@ pub enum Response {
         objects: Vec<String>,
         /// From the request to enforcement.
         micros: u64,
+        /// What the authors of these objects should know, one line each.
+        warnings: Vec<String>,
     },
     /// Done.
     Done,

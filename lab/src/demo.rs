@@ -201,7 +201,10 @@ fn enforce(
     policies: &[Manifest],
     say: &dyn Fn(&str),
 ) -> Result<(), LabError> {
-    if let Response::Changed { objects, micros } = supervisor.apply(policies)? {
+    if let Response::Changed {
+        objects, micros, ..
+    } = supervisor.apply(policies)?
+    {
         say(&format!(
             "   {} objects compiled, written and in force after {:.1} ms",
             objects.len(),

@@ -24,7 +24,7 @@ pub mod plan;
 mod pods;
 pub mod probe;
 pub mod record;
-mod responder;
+pub mod responder;
 pub mod serve;
 pub mod store;
 pub mod supervisor;

@@ -9,6 +9,8 @@ use thiserror::Error;
 
 /// The longest name of a lab.
 const LIMIT: usize = 16;
+/// What the names of labs' kernel objects begin with.
+const INSTANCE: &str = "lab-";
 /// The longest file name, hence the longest name of a network namespace.
 const FILE_NAME_LIMIT: usize = 255;
 
@@ -58,7 +60,13 @@ impl LabName {
     /// The name of its kernel objects among those of other labs and of a real agent.
     #[must_use]
     pub fn instance(&self) -> String {
-        format!("lab-{self}")
+        format!("{INSTANCE}{self}")
+    }
+
+    /// The lab whose kernel objects have this name, if they are a lab's.
+    #[must_use]
+    pub fn of_instance(instance: &str) -> Option<Self> {
+        instance.strip_prefix(INSTANCE)?.parse().ok()
     }
 }
 
@@ -108,6 +116,14 @@ fn fnv(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lab_is_known_by_its_kernel_objects() {
+        let lab: LabName = "shop2".parse().unwrap();
+        assert_eq!(LabName::of_instance(&lab.instance()), Some(lab));
+        assert_eq!(LabName::of_instance("agent"), None);
+        assert_eq!(LabName::of_instance("lab-"), None);
+    }
 
     fn pod(namespace: &str, name: &str) -> PodRef {
         PodRef {

@@ -7,11 +7,11 @@
 //!   route to each pod's address
 //! ```
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use sluice_datapath::net::{
-    NetError, NetNs, Netlink, Route, VethEnd, dual_stack_forwarding, set_sysctls,
+    NetError, NetNs, Netlink, VethEnd, dual_stack_forwarding, pod as pod_interface, set_sysctls,
 };
 
 use crate::plan::PodPlan;
@@ -92,7 +92,9 @@ impl Node {
             };
             self.netlink.create_veth(&near, &far, &namespace)?;
         }
-        furnish(&mut inside, pod)?;
+        // Behind an external pod's interface no program answers for the gateway.
+        let host_mac = pod.external.then_some(pod.host_mac);
+        pod_interface::furnish(&mut inside, POD_INTERFACE, &pod.addresses, host_mac)?;
         self.netlink.index(&pod.interface)
     }
 
@@ -101,22 +103,13 @@ impl Node {
     /// # Errors
     /// The interface is gone, or the kernel refuses a route.
     pub fn connect(&mut self, pod: &PodPlan, interface: u32) -> Result<(), NetError> {
-        self.netlink.set_up(interface)?;
-        for &address in &pod.addresses {
-            let source = self
-                .addresses
-                .iter()
-                .copied()
-                .find(|own| own.is_ipv4() == address.is_ipv4());
-            self.netlink.add_neighbour(interface, address, pod.mac)?;
-            self.netlink.add_route(&Route {
-                destination: IpNet::from(address),
-                interface,
-                via: None,
-                source,
-            })?;
-        }
-        Ok(())
+        pod_interface::connect(
+            &mut self.netlink,
+            interface,
+            pod.mac,
+            &pod.addresses,
+            &self.addresses,
+        )
     }
 
     /// Removes a pod's interface and namespace.
@@ -131,42 +124,10 @@ impl Node {
     }
 }
 
-/// Gives the pod's side its addresses and default routes.
-fn furnish(inside: &mut Netlink, pod: &PodPlan) -> Result<(), NetError> {
-    let loopback = inside.index("lo")?;
-    inside.set_up(loopback)?;
-    let interface = inside.index(POD_INTERFACE)?;
-    inside.set_up(interface)?;
-    for &address in &pod.addresses {
-        inside.add_address(interface, IpNet::from(address))?;
-        let gateway = PodPlan::gateway(address);
-        if pod.external {
-            // No program answers for the gateway on this side.
-            inside.add_neighbour(interface, gateway, pod.host_mac)?;
-        }
-        inside.add_route(&Route {
-            destination: everywhere(address),
-            interface,
-            via: Some(gateway),
-            source: Some(address),
-        })?;
-    }
-    Ok(())
-}
-
 fn ensure_namespace(name: &str) -> Result<NetNs, NetError> {
     match NetNs::open(name) {
         Ok(namespace) => Ok(namespace),
         Err(error) if error.is_not_found() => NetNs::create(name),
         Err(error) => Err(error),
     }
-}
-
-/// The prefix of length 0 of an address's family.
-fn everywhere(like: IpAddr) -> IpNet {
-    let (any, length) = match like {
-        IpAddr::V4(_) => (IpAddr::from(Ipv4Addr::UNSPECIFIED), 0),
-        IpAddr::V6(_) => (IpAddr::from(Ipv6Addr::UNSPECIFIED), 0),
-    };
-    IpNet::new_assert(any, length)
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::IpAddr,
 };
 
 use sluice_datapath::net::Mac;
@@ -10,10 +10,8 @@ use sluice_world::{Pod, PodRef, World};
 
 use crate::name::{LabName, interface};
 
-/// The IPv4 gateway of every pod: link-local, the same everywhere, no host of its own (RFC 3927).
-pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
-/// The IPv6 gateway of every pod.
-pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+pub use sluice_datapath::net::pod::{GATEWAY_V4, GATEWAY_V6};
+
 /// Ports of the responder of one pod: (protocol, port).
 pub type Listens = BTreeSet<(u8, u16)>;
 
@@ -36,17 +34,6 @@ pub struct PodPlan {
     pub listens: Listens,
     /// Stands for a host outside: no policy of its own.
     pub external: bool,
-}
-
-impl PodPlan {
-    /// The gateway of an address's family.
-    #[must_use]
-    pub const fn gateway(address: IpAddr) -> IpAddr {
-        match address {
-            IpAddr::V4(_) => IpAddr::V4(GATEWAY_V4),
-            IpAddr::V6(_) => IpAddr::V6(GATEWAY_V6),
-        }
-    }
 }
 
 /// The numbers pods were given: they name interfaces and Ethernet addresses, and outlive a change of the world.
@@ -109,6 +96,27 @@ pub fn node_addresses(world: &World) -> Vec<IpAddr> {
         .collect()
 }
 
+/// A warning where some of these pods name another node than the one whose datapath the lab runs, which is the first by name.
+#[must_use]
+pub fn elsewhere(world: &World, pods: &[PodRef]) -> Option<String> {
+    let home = world.nodes.keys().next()?;
+    let mut nodes = BTreeSet::new();
+    let mut count = 0_usize;
+    for pod in pods.iter().filter_map(|pod| world.pods.get(pod)) {
+        if !pod.external && pod.node != *home {
+            nodes.insert(pod.node.to_string());
+            count += 1;
+        }
+    }
+    (count > 0).then(|| {
+        let nodes: Vec<String> = nodes.into_iter().collect();
+        format!(
+            "warning: {count} of the pods are on {} by their manifests: all run on this machine's one lab node, {home}",
+            nodes.join(", ")
+        )
+    })
+}
+
 /// What the host-network pods listen on, with the names to answer with.
 #[must_use]
 pub fn node_listens(world: &World) -> BTreeMap<PodRef, Listens> {
@@ -127,6 +135,30 @@ mod tests {
             namespace: "n".to_owned(),
             name: name.to_owned(),
         }
+    }
+
+    #[test]
+    fn pods_of_other_nodes_than_the_first_are_told_of() {
+        let pod = |name: &str, node: &str| {
+            format!(
+                "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: n}}\nspec: {{nodeName: {node}, containers: []}}\n---\n"
+            )
+        };
+        let world = |text: &str| {
+            let (objects, problems) = sluice_crds::manifest::read("w", text);
+            assert!(problems.is_empty(), "{problems:#?}");
+            crate::objects::world(objects.iter(), BTreeMap::new()).unwrap()
+        };
+        let names = ["a", "b", "c"].map(self::pod);
+        let one = world(&(pod("a", "x") + &pod("b", "x") + &pod("c", "x")));
+        assert_eq!(elsewhere(&one, &names), None);
+        let two = world(&(pod("a", "x") + &pod("b", "y") + &pod("c", "y")));
+        let warning = elsewhere(&two, &names).unwrap();
+        assert!(
+            warning.contains("2 of the pods are on y") && warning.ends_with("lab node, x"),
+            "{warning}"
+        );
+        assert_eq!(elsewhere(&two, &names[..1]), None);
     }
 
     #[test]

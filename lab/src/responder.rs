@@ -22,7 +22,7 @@ const REST: Duration = Duration::from_millis(50);
 
 /// Sockets that listen, not served yet.
 #[derive(Debug)]
-pub(crate) struct Listeners {
+pub struct Listeners {
     tcp: Vec<TcpListener>,
     udp: Vec<UdpSocket>,
 }
@@ -33,7 +33,7 @@ pub(crate) struct Listeners {
 ///
 /// # Errors
 /// A port can't be listened on: something else in the namespace does.
-pub(crate) fn listen(ports: &BTreeSet<(u8, u16)>) -> io::Result<Listeners> {
+pub fn listen(ports: &BTreeSet<(u8, u16)>) -> io::Result<Listeners> {
     let mut listeners = Listeners {
         tcp: Vec::new(),
         udp: Vec::new(),
@@ -58,7 +58,7 @@ pub(crate) fn listen(ports: &BTreeSet<(u8, u16)>) -> io::Result<Listeners> {
 }
 
 /// Serves for as long as it is polled.
-pub(crate) async fn serve(name: String, listeners: Listeners) {
+pub async fn serve(name: String, listeners: Listeners) {
     let mut tasks = JoinSet::new();
     for listener in listeners.tcp {
         tasks.spawn(serve_tcp(name.clone(), listener));

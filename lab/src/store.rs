@@ -13,7 +13,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sluice_crds::manifest::{self, Object, ObjectRef, Problem};
+use sluice_crds::{
+    manifest::{self, Object, ObjectRef},
+    validate::Severity,
+};
 
 use crate::{LabError, objects};
 
@@ -105,8 +108,7 @@ impl Store {
                     file: path.display().to_string(),
                     text,
                 };
-                let objects = parse(&[manifest])?;
-                store.hold(number, objects)?;
+                store.hold(number, parse(&[manifest])?.objects)?;
             }
             store.next = store.next.max(number + 1);
         }
@@ -249,43 +251,37 @@ impl From<Name> for ObjectRef {
     }
 }
 
+/// What valid manifests hold.
+#[derive(Debug, Default)]
+pub struct Parsed {
+    /// The objects, in the order written.
+    pub objects: Vec<Object>,
+    /// What their author should know: fields that are not read, rules that nothing serves yet. Each with file, line, object and field.
+    pub warnings: Vec<String>,
+}
+
 /// Reads manifests.
 ///
 /// # Errors
 /// Every error of every manifest, in one text.
-pub fn parse(manifests: &[Manifest]) -> Result<Vec<Object>, LabError> {
-    let mut objects = Vec::new();
+pub fn parse(manifests: &[Manifest]) -> Result<Parsed, LabError> {
+    let mut parsed = Parsed::default();
     let mut errors = Vec::new();
     for manifest in manifests {
-        let (read, problems) = manifest::read(&manifest.file, &manifest.text);
-        objects.extend(read);
-        errors.extend(
-            problems
-                .into_iter()
-                .filter(is_error)
-                .map(|problem| problem.to_string()),
-        );
+        let (objects, problems) = manifest::read(&manifest.file, &manifest.text);
+        parsed.objects.extend(objects);
+        for problem in problems {
+            match problem.severity {
+                Severity::Error => errors.push(problem.to_string()),
+                Severity::Warning => parsed.warnings.push(problem.to_string()),
+            }
+        }
     }
     if errors.is_empty() {
-        Ok(objects)
+        Ok(parsed)
     } else {
         Err(LabError::Manifests(errors.join("\n")))
     }
-}
-
-/// What an author should know of manifests that are valid: fields that are not read, rules that nothing serves yet.
-#[must_use]
-pub fn warnings(manifests: &[Manifest]) -> Vec<String> {
-    manifests
-        .iter()
-        .flat_map(|manifest| manifest::read(&manifest.file, &manifest.text).1)
-        .filter(|problem| !is_error(problem))
-        .map(|problem| problem.to_string())
-        .collect()
-}
-
-fn is_error(problem: &Problem) -> bool {
-    problem.severity == sluice_crds::validate::Severity::Error
 }
 
 /// Reads files and folders: of a folder every `.yaml`, `.yml` and `.json` below it, in order of their paths.

@@ -37,13 +37,46 @@ pub(crate) enum Command {
         kernel_only: bool,
     },
 
+    /// Run the fuzz targets for longer than `test` does
+    ///
+    /// A failure prints its input and a seed; with that seed in the variable named beside it the target begins with that input.
+    #[command(
+        after_help = "Examples:\n  cargo xtask fuzz\n  cargo xtask fuzz frame --seconds 600\n  BOLERO_RANDOM_SEED=1234 cargo xtask fuzz any_draft --seconds 1"
+    )]
+    Fuzz {
+        /// Only targets whose names contain this
+        target: Option<String>,
+        /// How long each target runs; those of one crate run at the same time
+        #[arg(long, default_value_t = 60, value_name = "N", value_parser = clap::value_parser!(u64).range(1..1_000_000))]
+        seconds: u64,
+    },
+
+    /// Run the randomised tests again and again with fresh seeds, until the time is up or one fails
+    ///
+    /// Each round: the differential tests of both engines, the fuzz targets, labs whose supervisors are killed. Seeds, counts and times are
+    /// shown; a failure ends it, with the seed that shows it again. Needs root.
+    #[command(
+        after_help = "Examples:\n  cargo xtask soak --minutes 480\n  cargo xtask soak --minutes 0 --seed 42\n  cargo xtask soak --native-only"
+    )]
+    Soak {
+        /// Rounds begin until so many minutes are over; 0 for one round
+        #[arg(long, default_value_t = 60, value_name = "N", value_parser = clap::value_parser!(u64).range(..100_000))]
+        minutes: u64,
+        /// The seed of the first round; a fresh one if not given
+        #[arg(long, value_name = "SEED")]
+        seed: Option<u32>,
+        /// Leave out what needs root
+        #[arg(long)]
+        native_only: bool,
+    },
+
     /// Check format, lints, documentation, dependencies, generated files and shell scripts
     ///
     /// Every check runs, also after one failed.
     #[command(after_help = "Examples:\n  cargo xtask lint")]
     Lint,
 
-    /// Write the YAML of the custom resources from their Rust types
+    /// Write the YAML of the custom resources and the tables of docs/crds.md from their Rust types
     #[command(after_help = "Examples:\n  cargo xtask crdgen\n  cargo xtask crdgen --check")]
     Crdgen {
         /// Fail if the checked-in files are stale, and write nothing
@@ -67,6 +100,19 @@ pub(crate) enum Command {
     )]
     Bench {
         /// What to measure and the benchmark's own arguments; everything if none is given
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+
+    /// Build, start, use, test and remove a real Kubernetes of several nodes on this machine; needs root
+    ///
+    /// Installs what building it takes, then hands everything to the program `sluice-cluster`.
+    #[command(
+        disable_help_flag = true,
+        after_help = "Examples:\n  cargo xtask cluster build\n  cargo xtask cluster up --nodes 3 --cni bridge\n  cargo xtask cluster exec 1 -- ip route\n  cargo xtask cluster kubectl -- get nodes\n  cargo xtask cluster down\n  cargo xtask cluster test"
+    )]
+    Cluster {
+        /// What to do with a cluster: `cargo xtask cluster --help` tells
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },

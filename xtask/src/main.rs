@@ -6,6 +6,7 @@ mod commands;
 mod machine;
 mod packages;
 mod process;
+mod programs;
 mod stages;
 mod toolchain;
 mod workspace;

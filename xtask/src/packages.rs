@@ -36,6 +36,25 @@ pub(crate) const BENCHES: &[Tool] = &[
     tool("taskset", "util-linux"),
 ];
 
+/// What building and running a test cluster calls. Its nodes see this machine's programs, so what kubelet, kube-proxy and the
+/// reference plugins call is here too.
+pub(crate) const CLUSTER: &[Tool] = &[
+    tool("go", "golang-go"),
+    tool("gcc", "gcc"),
+    tool("pkg-config", "pkg-config"),
+    tool("ip", "iproute2"),
+    tool("iptables", "iptables"),
+    tool("ipset", "ipset"),
+    tool("nft", "nftables"),
+    tool("conntrack", "conntrack"),
+    tool("ethtool", "ethtool"),
+    tool("socat", "socat"),
+    tool("nsenter", "util-linux"),
+    tool("pgrep", "procps"),
+    tool("sysctl", "procps"),
+    tool("ping", "iputils-ping"),
+];
+
 /// What checks shell scripts.
 pub(crate) const SHELL: &[Tool] = &[tool("shellcheck", "shellcheck")];
 

@@ -11,6 +11,9 @@ use serde::Deserialize;
 
 use crate::process;
 
+/// The name of test programs whose every test is a fuzz target.
+pub(crate) const FUZZ: &str = "fuzz";
+
 /// The workspace this tool was run for.
 #[derive(Debug)]
 pub(crate) struct Workspace {
@@ -31,6 +34,14 @@ pub(crate) struct Package {
     pub(crate) manifest_path: PathBuf,
     #[serde(default)]
     metadata: Option<Metadata>,
+    #[serde(default)]
+    targets: Vec<Target>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Target {
+    name: String,
+    kind: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -54,6 +65,13 @@ impl Package {
         self.metadata
             .as_ref()
             .is_some_and(|metadata| metadata.sluice.kernel_tests)
+    }
+
+    /// Whether the package has fuzz targets: a test program of that name.
+    pub(crate) fn has_fuzz_targets(&self) -> bool {
+        self.targets
+            .iter()
+            .any(|target| target.name == FUZZ && target.kind == ["test"])
     }
 
     /// The package's folder.
@@ -126,6 +144,20 @@ mod tests {
         assert!(declared(&metadata(r#"{"sluice":{"kernel-tests":true}}"#)));
         assert!(!declared(&metadata(r#"{"docs.rs":{}}"#)));
         assert!(!declared(&metadata("null")));
+    }
+
+    #[test]
+    fn a_package_with_a_test_program_named_fuzz_has_fuzz_targets() {
+        let has = |name: &str, kind: &str| {
+            let package = format!(
+                r#"{{"name":"p","manifest_path":"/p","targets":[{{"name":"{name}","kind":["{kind}"]}}]}}"#
+            );
+            serde_json::from_str::<Package>(&package)
+                .unwrap()
+                .has_fuzz_targets()
+        };
+        assert!(has("fuzz", "test"));
+        assert!(!has("fuzz", "bin") && !has("reader", "test"));
     }
 
     #[test]

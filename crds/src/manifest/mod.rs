@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! text ── tree (lines kept, duplicate keys refused) ── decode (unknown fields, types) ── validate (meaning) ── Object
+//! Objects of all files ── relate (names given twice, references to nothing, equal priorities)
 //! ```
 //!
 //! What may not enter: files. The caller reads them, and gives their name for the messages.
@@ -9,11 +10,13 @@
 mod decode;
 mod hint;
 mod object;
+mod relate;
 mod tree;
 
 use std::fmt;
 
-pub use object::{Object, ObjectRef};
+pub use object::{Object, ObjectRef, Placed};
+pub use relate::relate;
 
 use crate::validate::Severity;
 
@@ -53,6 +56,14 @@ impl fmt::Display for Problem {
 /// put into `default`, as kubectl does.
 #[must_use]
 pub fn read(file_name: &str, text: &str) -> (Vec<Object>, Vec<Problem>) {
+    let (placed, problems) = read_placed(file_name, text);
+    let objects = placed.into_iter().map(|placed| placed.object).collect();
+    (objects, problems)
+}
+
+/// As [`read`], with the place of each object, for [`relate`].
+#[must_use]
+pub fn read_placed(file_name: &str, text: &str) -> (Vec<Placed>, Vec<Problem>) {
     let (documents, syntax_error) = tree::parse(text);
     let mut reader = object::Reader::new(file_name);
     for document in &documents {

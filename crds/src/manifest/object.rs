@@ -80,6 +80,39 @@ impl fmt::Display for ObjectRef {
     }
 }
 
+/// An object, and where it is written.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// The object.
+    pub object: Object,
+    /// Its name.
+    pub name: ObjectRef,
+    /// The file's name as given to the reader.
+    pub file: String,
+    /// The text, taken apart, for the lines of fields.
+    pub(super) node: Node,
+}
+
+impl Placed {
+    /// The line it begins at.
+    #[must_use]
+    pub const fn line(&self) -> usize {
+        self.node.line
+    }
+
+    /// A problem of this object.
+    pub(super) fn problem(&self, severity: Severity, path: &str, message: String) -> Problem {
+        Problem {
+            severity,
+            file: self.file.clone(),
+            line: self.node.line_of(path),
+            object: Some(self.name.clone()),
+            path: path.to_owned(),
+            message,
+        }
+    }
+}
+
 /// Where objects without a namespace go, as with kubectl.
 const DEFAULT_NAMESPACE: &str = "default";
 
@@ -181,6 +214,11 @@ const KINDS: [(&str, &[&str], &str, Kind); 21] = [
     ),
 ];
 
+/// Whether objects of a kind of this name are read, in whatever group.
+fn is_read(kind: &str) -> bool {
+    KINDS.iter().any(|(_, _, known, _)| *known == kind)
+}
+
 impl Kind {
     const fn is_namespaced(self) -> bool {
         match self {
@@ -199,7 +237,7 @@ impl Kind {
 /// Collects the objects of one file.
 pub(super) struct Reader<'a> {
     file: &'a str,
-    objects: Vec<Object>,
+    objects: Vec<Placed>,
     problems: Vec<Problem>,
 }
 
@@ -212,7 +250,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn finish(self) -> (Vec<Object>, Vec<Problem>) {
+    pub(super) fn finish(self) -> (Vec<Placed>, Vec<Problem>) {
         (self.objects, self.problems)
     }
 
@@ -269,22 +307,33 @@ impl<'a> Reader<'a> {
             self.error(node, None, field, &message);
             return;
         };
-        match (
-            kind.strip_suffix("List"),
-            node.get("items").map(|items| &items.content),
-        ) {
-            (Some(""), Some(Content::List(items))) => {
-                for item in items {
-                    self.object(item, None);
-                }
+        match kind.strip_suffix("List") {
+            Some(items) if items.is_empty() || is_read(items) => {
+                self.list(node, (!items.is_empty()).then_some((api_version, items)));
             }
-            (Some(kind), Some(Content::List(items))) => {
-                for item in items {
-                    self.object(item, Some((api_version, kind)));
-                }
-            }
-            (Some(_), Some(Content::Scalar(Value::Null))) => {}
             _ => self.one(node, api_version, kind),
+        }
+    }
+
+    /// Reads each object of a list. Nothing but its items counts, so that a misspelt `items` must not make it an empty one.
+    fn list(&mut self, node: &Node, inherited: Option<(&str, &str)>) {
+        if let Content::Map(fields) = &node.content {
+            for (field, _) in fields {
+                if !matches!(field.as_str(), "apiVersion" | "kind" | "metadata" | "items") {
+                    let message = "unknown field: of a list only apiVersion, kind, metadata and items are read";
+                    self.error(node, None, field, message);
+                }
+            }
+        }
+        match node.get("items").map(|items| &items.content) {
+            Some(Content::List(items)) => {
+                for item in items {
+                    self.object(item, inherited);
+                }
+            }
+            // What `kubectl get` writes of nothing.
+            Some(Content::Scalar(Value::Null)) => {}
+            _ => self.error(node, None, "items", "a list needs items, a list of objects"),
         }
     }
 
@@ -336,7 +385,9 @@ impl<'a> Reader<'a> {
             Kind::Identity => identity(value, &object),
         };
         self.note(node, &object, findings);
-        self.objects.extend(read);
+        if let Some(read) = read {
+            self.keep(node, object, read);
+        }
     }
 
     fn unsupported(&mut self, node: &Node, group: &str, kind: &str, api_version: &str) {
@@ -375,7 +426,16 @@ impl<'a> Reader<'a> {
             "kind",
             &message,
         );
-        self.objects.push(Object::Unsupported(object));
+        self.keep(node, object.clone(), Object::Unsupported(object));
+    }
+
+    fn keep(&mut self, node: &Node, name: ObjectRef, object: Object) {
+        self.objects.push(Placed {
+            object,
+            name,
+            file: self.file.to_owned(),
+            node: node.clone(),
+        });
     }
 
     fn metadata_is_valid(&mut self, node: &Node, object: &ObjectRef, kind: Kind) -> bool {

@@ -12,6 +12,12 @@ pub struct FqdnName(pub(crate) String);
 pub struct FqdnPattern(pub(crate) String);
 
 impl FqdnName {
+    /// A name that a reader has accepted before, as another process sent it.
+    #[must_use]
+    pub const fn accepted(text: String) -> Self {
+        Self(text)
+    }
+
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -20,6 +26,12 @@ impl FqdnName {
 }
 
 impl FqdnPattern {
+    /// A pattern that a reader has accepted before, as another process sent it.
+    #[must_use]
+    pub const fn accepted(text: String) -> Self {
+        Self(text)
+    }
+
     /// The pattern.
     #[must_use]
     pub fn as_str(&self) -> &str {

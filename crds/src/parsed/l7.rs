@@ -17,6 +17,12 @@ pub enum L7Rules {
 pub struct HttpRegex(pub(crate) String);
 
 impl HttpRegex {
+    /// An expression that a reader has accepted before, as another process sent it.
+    #[must_use]
+    pub const fn accepted(text: String) -> Self {
+        Self(text)
+    }
+
     /// As written in the policy.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -18,6 +18,9 @@ pub struct PolicyStatus {
     /// How far enforcement of the observed generation has come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<NodeCounts>,
+    /// The last valid `spec` and `specs`, as JSON: they stay in force while those above are not valid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_valid: Option<String>,
 }
 
 /// Nodes that enforce the observed generation, of those that should.

@@ -144,6 +144,10 @@ fn subject(
                 findings.error(&path, "nodes are in no namespace: a nodeSelector needs the cluster-wide kind of policy");
                 return None;
             }
+            findings.warning(
+                &path,
+                "host policies are parsed and compiled, but not enforced yet",
+            );
             selector::selector(nodes, &path, findings).map(Subject::Nodes)
         }
         (None, None) => {

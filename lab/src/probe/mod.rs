@@ -26,7 +26,7 @@ pub enum Transport {
 }
 
 /// One try: from whatever namespace it is run in, to there.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
     /// How.
     pub transport: Transport,
@@ -99,11 +99,12 @@ fn run_group(
             .enable_all()
             .build()
             .map_err(LabError::io("starting a probe"))?;
-        Ok(runtime.block_on(run_all(attempts, patience)))
+        Ok(runtime.block_on(run_here(attempts, patience)))
     })?
 }
 
-async fn run_all(attempts: &[Attempt], patience: Duration) -> Vec<Outcome> {
+/// Makes every attempt at once from the network namespace of the calling thread; the outcomes come in their order.
+pub async fn run_here(attempts: &[Attempt], patience: Duration) -> Vec<Outcome> {
     let mut tasks = JoinSet::new();
     for (index, attempt) in attempts.iter().cloned().enumerate() {
         tasks.spawn(async move { (index, attempt::make(&attempt, patience).await) });

@@ -30,7 +30,7 @@ use crate::{
     plan::{self, GATEWAY_V4, GATEWAY_V6, Numbers},
     pods::Pods,
     record::Record,
-    store::{self, Store},
+    store::{self, Parsed, Store},
 };
 
 /// What a lab is made with.
@@ -60,6 +60,8 @@ pub struct Supervisor {
     agent: Agent,
     network: Network,
     pods: Pods,
+    /// What authors should know of the objects that came since somebody was told.
+    warnings: Vec<String>,
 }
 
 impl Supervisor {
@@ -102,10 +104,10 @@ impl Supervisor {
         let name = options.name.clone();
         // The manifests are read before anything is made: most failures are there.
         let manifests = store::read_paths(&options.sources)?;
-        let wanted = store::parse(&manifests)?;
+        let Parsed { objects, warnings } = store::parse(&manifests)?;
         let mut store = Store::open(&name.directory().join("manifests"))?;
         if !options.sources.is_empty() {
-            update::replace(&mut store, &manifests, wanted)?;
+            update::replace(&mut store, &manifests, objects)?;
         }
         let (numbers, addresses, left) = before.map_or_else(Default::default, |record| {
             (record.numbers(), record.addresses(), record.responders())
@@ -140,6 +142,7 @@ impl Supervisor {
         let settings = Settings {
             mode,
             store: read_identities(&name.directory())?,
+            ..Settings::default()
         };
         let mut supervisor = Self {
             pods: Pods::new(options.program.clone()),
@@ -151,6 +154,7 @@ impl Supervisor {
             numbers,
             agent,
             network,
+            warnings,
         };
         supervisor.start(world, &left)?;
         Ok(supervisor)
@@ -173,6 +177,11 @@ impl Supervisor {
     #[must_use]
     pub const fn name(&self) -> &LabName {
         &self.name
+    }
+
+    /// What the authors of the objects that came since the last call should know, one line each.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
     }
 
     /// The world as it is now.

@@ -147,7 +147,14 @@ fn follow(
         }
     }
     match supervisor.follow_sources() {
-        Ok(Response::Changed { objects, micros }) if !objects.is_empty() => {
+        Ok(Response::Changed {
+            objects,
+            micros,
+            warnings,
+        }) if !objects.is_empty() => {
+            for warning in &warnings {
+                say(warning);
+            }
             say(&format!(
                 "files changed: {} (in force after {micros} µs)",
                 objects.join(", ")

@@ -4,8 +4,8 @@
 use std::{collections::BTreeMap, fs, time::Instant};
 
 use sluice_crds::manifest::{Object, ObjectRef};
-use sluice_policy::{Delta, ItemRef};
-use sluice_world::{PodRef, World, WorldItem};
+use sluice_policy::{Delta, ItemRef, Warning};
+use sluice_world::{PodRef, Policy, World, WorldItem};
 
 use super::{Supervisor, holders, identities_path, record_pods};
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     control::{Named, Response},
     difference::Difference,
     objects, plan,
-    store::{self, Change, Manifest, Store},
+    store::{self, Change, Manifest, Parsed, Store},
 };
 
 impl Supervisor {
@@ -23,12 +23,13 @@ impl Supervisor {
     /// An object is invalid, or the objects make no world: nothing has changed then.
     pub fn apply(&mut self, manifests: &[Manifest]) -> Result<Response, LabError> {
         let began = Instant::now();
-        let objects = store::parse(manifests)?;
+        let Parsed { objects, warnings } = store::parse(manifests)?;
         let changes = self.store.preview(&objects);
+        self.warnings = warnings;
         self.change(&changes)?;
         let text = joined(manifests);
         self.store.apply(&text, objects)?;
-        Ok(changed(&changes, began))
+        Ok(self.changed(&changes, began))
     }
 
     /// Deletes the objects of manifests.
@@ -36,7 +37,8 @@ impl Supervisor {
     /// # Errors
     /// As for [`Supervisor::apply`].
     pub fn delete_manifests(&mut self, manifests: &[Manifest]) -> Result<Response, LabError> {
-        let names: Vec<ObjectRef> = store::parse(manifests)?.iter().map(objects::name).collect();
+        let parsed = store::parse(manifests)?;
+        let names: Vec<ObjectRef> = parsed.objects.iter().map(objects::name).collect();
         self.delete(&names)
     }
 
@@ -57,11 +59,12 @@ impl Supervisor {
     pub fn follow_sources(&mut self) -> Result<Response, LabError> {
         let began = Instant::now();
         let manifests = store::read_paths(&self.record.sources)?;
-        let wanted = store::parse(&manifests)?;
-        let (changes, gone) = against(&self.store, &wanted);
+        let Parsed { objects, warnings } = store::parse(&manifests)?;
+        let (changes, gone) = against(&self.store, &objects);
+        self.warnings = warnings;
         self.change(&changes)?;
-        commit(&mut self.store, &manifests, wanted, &gone)?;
-        Ok(changed(&changes, began))
+        commit(&mut self.store, &manifests, objects, &gone)?;
+        Ok(self.changed(&changes, began))
     }
 
     /// Tidies up after a change, when nobody waits.
@@ -95,9 +98,19 @@ impl Supervisor {
     fn delete(&mut self, names: &[ObjectRef]) -> Result<Response, LabError> {
         let began = Instant::now();
         let changes = self.store.preview_delete(names);
+        self.warnings.clear();
         self.change(&changes)?;
         self.store.delete(names)?;
-        Ok(changed(&changes, began))
+        Ok(self.changed(&changes, began))
+    }
+
+    fn changed(&mut self, changes: &[Change], began: Instant) -> Response {
+        let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        Response::Changed {
+            objects: changes.iter().map(what_happened).collect(),
+            micros,
+            warnings: self.take_warnings(),
+        }
     }
 
     /// Puts changes of objects in force.
@@ -181,9 +194,15 @@ impl Supervisor {
             self.index.delete(name);
         }
         for item in difference.apply {
+            if let WorldItem::Policy(policy) = &item
+                && let Policy::Rules(policy) = &**policy
+            {
+                self.agent.name_log_texts(policy);
+            }
             self.index.apply(item);
         }
         let delta: Delta = self.index.commit();
+        self.note_equal_priorities(&delta);
         self.agent.apply(&delta)?;
         if !delta.identities.is_empty() || !delta.dropped_identities.is_empty() {
             self.keep_identities()?;
@@ -195,8 +214,20 @@ impl Supervisor {
         }
     }
 
+    /// What only all policies together show; of a single one the reader of manifests has said it, with its line.
+    fn note_equal_priorities(&mut self, delta: &Delta) {
+        for (policy, warnings) in &delta.warnings {
+            if warnings.contains(&Warning::EqualPriority) {
+                let warning = format!("warning: {policy}: {}", Warning::EqualPriority);
+                self.warnings.push(warning);
+            }
+        }
+    }
+
     /// What follows once the tables are in force: traffic, responders, names, the record.
     fn finish(&mut self, made: &[PodRef], left: &BTreeMap<PodRef, u32>) -> Result<(), LabError> {
+        let elsewhere = plan::elsewhere(&self.world, made);
+        self.warnings.extend(elsewhere);
         self.agent.name_addresses(holders(&self.world));
         self.pods
             .connect(made, &mut self.network, &mut self.agent)?;
@@ -289,18 +320,11 @@ fn joined(manifests: &[Manifest]) -> String {
         .join("\n---\n")
 }
 
-fn changed(changes: &[Change], began: Instant) -> Response {
-    let line = |change: &Change| {
-        let what = match (&change.old, &change.new) {
-            (None, _) => "created",
-            (Some(_), Some(_)) => "changed",
-            (Some(_), None) => "deleted",
-        };
-        format!("{} {what}", change.name)
+fn what_happened(change: &Change) -> String {
+    let what = match (&change.old, &change.new) {
+        (None, _) => "created",
+        (Some(_), Some(_)) => "changed",
+        (Some(_), None) => "deleted",
     };
-    let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-    Response::Changed {
-        objects: changes.iter().map(line).collect(),
-        micros,
-    }
+    format!("{} {what}", change.name)
 }

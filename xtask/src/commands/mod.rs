@@ -1,11 +1,14 @@
 //! One module per command; this one only tells them apart.
 
 mod bench;
+mod cluster;
 mod crdgen;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod lint;
 mod scripts;
+mod soak;
 mod test;
 
 use anyhow::Result;
@@ -20,9 +23,23 @@ pub(crate) fn run(command: Command, workspace: &Workspace) -> Result<()> {
             native_only,
             kernel_only,
         } => test::run(workspace, test::Parts::of(native_only, kernel_only)),
+        Command::Fuzz { target, seconds } => fuzz::run(workspace, target.as_deref(), seconds),
+        Command::Soak {
+            minutes,
+            seed,
+            native_only,
+        } => soak::run(
+            workspace,
+            soak::Soak {
+                minutes,
+                seed,
+                native_only,
+            },
+        ),
         Command::Lint => lint::run(workspace),
         Command::Crdgen { check } => crdgen::run(workspace, check),
         Command::Demo { arguments } => demo::run(workspace, &arguments),
+        Command::Cluster { arguments } => cluster::run(workspace, &arguments),
         Command::Bench { arguments } => bench::run(workspace, &arguments),
     }
 }

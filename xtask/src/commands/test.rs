@@ -1,23 +1,18 @@
 //! `cargo xtask test`: every test there is, with the time each stage took.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use serde::Deserialize;
 
 use super::ebpf;
 use crate::{
-    machine, packages, process,
+    machine, packages, process, programs,
     stages::Stages,
     workspace::{Package, Workspace},
 };
 
 /// While unset, tests that need root and a kernel return early, so that plain `cargo test` works for everyone.
-const KERNEL_TESTS: &str = "SLUICE_KERNEL_TESTS";
+pub(super) const KERNEL_TESTS: &str = "SLUICE_KERNEL_TESTS";
 
 /// Which tests to run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -41,7 +36,7 @@ impl Parts {
     }
 }
 
-/// Runs the tests and shows the stages' times.
+/// Runs the tests and shows the stages' times. Each test program runs once.
 pub(crate) fn run(workspace: &Workspace, parts: Parts) -> Result<()> {
     if parts != Parts::Native && !machine::is_root()? {
         bail!(
@@ -49,85 +44,57 @@ pub(crate) fn run(workspace: &Workspace, parts: Parts) -> Result<()> {
         );
     }
     let mut stages = Stages::default();
-    let built = parts == Parts::Native || stages.run("eBPF build", || ebpf::build(workspace));
-    let tests = stages.run("build of the tests", || {
-        process::run(build(workspace).arg("--no-run"))
+    let mut ready = parts == Parts::Native || stages.run("eBPF build", || ebpf::build(workspace));
+    ready &= stages.run("build of the tests", || {
+        process::run(programs::cargo_test(workspace).arg("--no-run"))
     });
-    if parts != Parts::Kernel {
-        stages.run("native tests", || {
-            process::run(build(workspace).env_remove(KERNEL_TESTS))
-        });
+    if parts != Parts::Native && ready {
+        ready = stages.run("what kernel tests need", || prepare(workspace).map(drop));
     }
-    if parts != Parts::Native {
-        if built && tests {
-            stages.run("kernel tests", || kernel(workspace));
-        } else {
-            stages.skip("kernel tests", "something they need does not build");
+    match parts {
+        Parts::All if ready => {
+            stages.run("native and kernel tests", || {
+                process::run(programs::cargo_test(workspace).env(KERNEL_TESTS, "1"))
+            });
         }
+        Parts::Kernel if ready => {
+            stages.run("kernel tests", || kernel(workspace));
+        }
+        Parts::All | Parts::Native => {
+            stages.run("native tests", || {
+                process::run(programs::cargo_test(workspace).env_remove(KERNEL_TESTS))
+            });
+        }
+        Parts::Kernel => {}
+    }
+    if parts != Parts::Native && !ready {
+        stages.skip("kernel tests", "something they need is missing");
     }
     stages.finish()
 }
 
-/// All tests in one selection: another would unify other features and build the dependencies again.
-fn build(workspace: &Workspace) -> Command {
-    let mut command = workspace.cargo("test");
-    command.args(["--workspace", "--exclude=sluice-ebpf", "--no-fail-fast"]);
-    command
-}
-
-fn kernel(workspace: &Workspace) -> Result<()> {
+/// Sees to all that kernel tests need of the machine; the packages that have any.
+pub(super) fn prepare(workspace: &Workspace) -> Result<Vec<&Package>> {
     let packages = with_kernel_tests(workspace)?;
     packages::ensure(
         packages::KERNEL_TESTS,
         "the kernel tests make networks with them",
     )?;
     machine::mount_bpffs()?;
-    let messages = process::output(build(workspace).args([
-        "--quiet",
-        "--tests",
-        "--no-run",
-        "--message-format=json",
-    ]))?;
+    Ok(packages)
+}
+
+/// The programs of the packages with kernel tests, and no others.
+fn kernel(workspace: &Workspace) -> Result<()> {
     let mut failed = 0;
-    for package in packages {
-        for executable in executables(&messages, &package.manifest_path)? {
-            // As cargo would run it.
-            let mut test = Command::new(executable);
-            test.current_dir(package.folder())
-                .env("CARGO_MANIFEST_DIR", package.folder())
-                .env(KERNEL_TESTS, "1");
-            if let Err(error) = process::run(&mut test) {
-                eprintln!("error: {error:#}");
-                failed += 1;
-            }
+    for program in programs::build(workspace, &with_kernel_tests(workspace)?)? {
+        if let Err(error) = process::run(program.command().env(KERNEL_TESTS, "1")) {
+            eprintln!("error: {error:#}");
+            failed += 1;
         }
     }
     ensure!(failed == 0, "{failed} test programs failed, see above");
     Ok(())
-}
-
-/// The test programs of a package among what `cargo test --message-format=json` tells, one object per line.
-fn executables(messages: &str, manifest: &Path) -> Result<Vec<PathBuf>> {
-    #[derive(Deserialize)]
-    struct Message {
-        manifest_path: Option<PathBuf>,
-        executable: Option<PathBuf>,
-        profile: Option<Profile>,
-    }
-    #[derive(Deserialize)]
-    struct Profile {
-        test: bool,
-    }
-    let mut found = Vec::new();
-    for line in messages.lines() {
-        let message: Message =
-            serde_json::from_str(line).context("reading what cargo says that it built")?;
-        let is_test = message.profile.is_some_and(|profile| profile.test);
-        if is_test && message.manifest_path.as_deref() == Some(manifest) {
-            found.extend(message.executable);
-        }
-    }
-    Ok(found)
 }
 
 /// The packages that declare kernel tests. One that has them and doesn't say so would never run them: an error.
@@ -191,18 +158,6 @@ mod tests {
         assert_eq!(Parts::of(false, false), Parts::All);
         assert_eq!(Parts::of(true, false), Parts::Native);
         assert_eq!(Parts::of(false, true), Parts::Kernel);
-    }
-
-    #[test]
-    fn only_test_programs_of_the_package_are_run() {
-        let messages = r#"{"reason":"compiler-artifact","manifest_path":"/w/a/Cargo.toml","profile":{"test":true},"executable":"/t/a-1"}
-{"reason":"compiler-artifact","manifest_path":"/w/a/Cargo.toml","profile":{"test":false},"executable":"/t/a"}
-{"reason":"compiler-artifact","manifest_path":"/w/a/Cargo.toml","profile":{"test":true},"executable":null}
-{"reason":"compiler-artifact","manifest_path":"/w/b/Cargo.toml","profile":{"test":true},"executable":"/t/b-1"}
-{"reason":"build-finished","success":true}"#;
-        let found = executables(messages, Path::new("/w/a/Cargo.toml")).unwrap();
-        assert_eq!(found, [Path::new("/t/a-1")]);
-        assert!(executables("not JSON", Path::new("/")).is_err());
     }
 
     #[test]
