@@ -14,7 +14,6 @@ use sluice_world::{
 };
 
 use crate::{
-    identity::Store,
     index::{Index, Settings},
     memory::MemTables,
 };
@@ -33,7 +32,7 @@ impl Engine {
     pub fn new(world: &World, learned: &Learned, mode: Mode) -> Self {
         let mut index = Index::new(Settings {
             mode,
-            store: Store::default(),
+            ..Settings::default()
         });
         for item in world.items() {
             index.apply(item);

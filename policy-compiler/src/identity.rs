@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
-use sluice_abi::{Identity, Range};
+use sluice_abi::{Identity, Range, Scope};
 
 use crate::{
     fqdn::FqdnBook,
@@ -44,10 +44,32 @@ pub struct Record {
     pub fresh: bool,
 }
 
+impl Record {
+    /// The properties as labels with their sources, found when the identity was made.
+    pub fn labels(&self) -> impl Iterator<Item = &str> {
+        self.text.lines()
+    }
+}
+
+/// What compiling an entry asks of its identity. Kept apart from the records, close together: tables have millions of entries.
+#[derive(Clone, Copy, Debug)]
+pub struct Brief {
+    /// Its number.
+    pub number: Identity,
+    /// Its scope.
+    pub scope: Scope,
+    /// It stands for a node as its own pods see it.
+    pub host: bool,
+    /// In use. The rest stays until the place is reused: entries of an identity that is gone are still to be told of.
+    pub alive: bool,
+}
+
 /// All identities in use.
 #[derive(Debug)]
 pub struct IdentityBook {
     records: Vec<Option<Record>>,
+    /// By the same index.
+    briefs: Vec<Brief>,
     free: Vec<u32>,
     by_properties: FxHashMap<Properties, IdentityIndex>,
     store: Store,
@@ -81,6 +103,7 @@ impl IdentityBook {
     pub fn new(store: Store) -> Self {
         Self {
             records: Vec::new(),
+            briefs: Vec::new(),
             free: Vec::new(),
             by_properties: FxHashMap::default(),
             store,
@@ -109,6 +132,12 @@ impl IdentityBook {
             Some(number) => number,
             None => self.store.number(&properties, &text)?,
         };
+        let brief = Brief {
+            number,
+            scope: properties.scope(),
+            host: properties.kind == Kind::Host,
+            alive: true,
+        };
         let record = Record {
             number,
             properties: properties.clone(),
@@ -119,9 +148,11 @@ impl IdentityBook {
         };
         let index = if let Some(free) = self.free.pop() {
             self.records[free as usize] = Some(record);
+            self.briefs[free as usize] = brief;
             IdentityIndex(free)
         } else {
             self.records.push(Some(record));
+            self.briefs.push(brief);
             // Numbers have 24 bits in each of five ranges, so 32 bits can't be used up before them.
             IdentityIndex(u32::try_from(self.records.len() - 1).unwrap_or(u32::MAX))
         };
@@ -164,6 +195,7 @@ impl IdentityBook {
     /// Forgets an identity without users. Its number is not given out again.
     pub fn forget(&mut self, index: IdentityIndex) -> Option<Record> {
         let record = self.records.get_mut(index.0 as usize)?.take()?;
+        self.briefs[index.0 as usize].alive = false;
         self.by_properties.remove(&record.properties);
         self.store.numbers.remove(&*record.text);
         self.free.push(index.0);
@@ -176,7 +208,19 @@ impl IdentityBook {
         self.records.get(index.0 as usize)?.as_ref()
     }
 
-    /// The same, to change.
+    /// An identity in use, or one that was the last in its place, in brief. The index must be one of this book's.
+    #[must_use]
+    pub fn brief(&self, index: IdentityIndex) -> Brief {
+        self.briefs[index.0 as usize]
+    }
+
+    /// How many places there are, free ones included.
+    #[must_use]
+    pub const fn places(&self) -> usize {
+        self.records.len()
+    }
+
+    /// An identity in use, to change.
     pub fn get_mut(&mut self, index: IdentityIndex) -> Option<&mut Record> {
         self.records.get_mut(index.0 as usize)?.as_mut()
     }
@@ -226,8 +270,7 @@ const fn range(properties: &Properties) -> Range {
 }
 
 /// The properties as text: labels with their sources, as people and the store read them. Equal exactly for equal properties.
-#[must_use]
-pub fn labels(properties: &Properties, names: Names<'_>) -> Vec<String> {
+fn labels(properties: &Properties, names: Names<'_>) -> Vec<String> {
     let mut labels = Vec::new();
     let (kind, source) = match properties.kind {
         Kind::Pod => ("", "k8s"),

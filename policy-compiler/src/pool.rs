@@ -90,6 +90,12 @@ impl<T: Hash + Eq> Shelf<T> {
         }
     }
 
+    fn count_up(&mut self, id: u32, users: u32) {
+        if let Some(slot) = self.slot_mut(id) {
+            slot.users += users;
+        }
+    }
+
     fn content(&self, id: u32) -> Option<&Arc<T>> {
         Some(
             &self
@@ -159,7 +165,8 @@ impl Pool {
                 self.redirects.count(id, true);
             }
         }
-        let (attribution, _) = self.attributions.id(slots.into());
+        let attribution =
+            PeerCell::direct(&slots).unwrap_or_else(|| self.attributions.id(slots.into()).0);
         PeerCell {
             program,
             attribution,
@@ -175,6 +182,12 @@ impl Pool {
     pub(crate) fn count(&mut self, cell: PeerCell, used: bool) {
         self.programs.count(cell.program, used);
         self.attributions.count(cell.attribution, used);
+    }
+
+    /// So many entries more hold the cell.
+    pub(crate) fn count_up(&mut self, cell: PeerCell, entries: u32) {
+        self.programs.count_up(cell.program, entries);
+        self.attributions.count_up(cell.attribution, entries);
     }
 
     /// Whether traffic that passes under `old` does not under `new`.

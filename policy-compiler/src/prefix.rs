@@ -91,6 +91,14 @@ impl Prefix {
         }
     }
 
+    /// How many of this prefix's leading bits the other prefix shares. Both are of one family.
+    fn common(self, other: Self) -> u8 {
+        let bits = (self.bits ^ other.bits).leading_zeros();
+        self.length
+            .min(other.length)
+            .min(u8::try_from(bits).unwrap_or(u8::MAX))
+    }
+
     const fn width(family: Family) -> u8 {
         match family {
             Family::V4 => 32,
@@ -193,6 +201,8 @@ pub struct PrefixBook {
     next: u32,
     /// How many entries may hold pods and nodes.
     any_address: usize,
+    /// By mentioned prefix, as far as asked for: the sets that hold pods and nodes whose longest mentioned prefix it is.
+    holders: FxHashMap<Prefix, Vec<AtomId>>,
     dirty: FxHashSet<(Prefix, bool)>,
 }
 
@@ -211,6 +221,7 @@ impl PrefixBook {
             by_content: FxHashMap::default(),
             next: 1,
             any_address: 0,
+            holders: FxHashMap::default(),
             dirty: FxHashSet::default(),
         };
         for family in [Family::V4, Family::V6] {
@@ -374,10 +385,10 @@ impl PrefixBook {
     /// The sets that hold each of a pod's or node's addresses. One address of the API server makes its holder the API server, whichever
     /// of its addresses a packet has.
     #[must_use]
-    pub fn holder_memberships(&self, addresses: &[IpAddr]) -> Vec<Vec<AtomId>> {
+    pub fn holder_memberships(&mut self, addresses: &[IpAddr]) -> Vec<Vec<AtomId>> {
         let mut atoms: Vec<Vec<AtomId>> = addresses
             .iter()
-            .map(|&address| self.membership(Prefix::from(address), true).atoms)
+            .map(|&address| self.holding(Prefix::from(address)).to_vec())
             .collect();
         if atoms
             .iter()
@@ -392,7 +403,36 @@ impl PrefixBook {
         atoms
     }
 
+    /// The sets that hold a pod's or node's address.
+    fn holding(&mut self, address: Prefix) -> &[AtomId] {
+        if self.any_address == 0 {
+            return &[];
+        }
+        let longest = self.longest(address);
+        if !self.holders.contains_key(&longest) {
+            let atoms = self.membership(longest, true).atoms;
+            self.holders.insert(longest, atoms);
+        }
+        self.holders.get(&longest).map_or(&[], |atoms| atoms)
+    }
+
+    /// The longest mentioned prefix that holds an address.
+    fn longest(&self, address: Prefix) -> Prefix {
+        let mut probe = address;
+        while let Some(&before) = self.ordered.range(..=probe).next_back() {
+            let common = before.common(address);
+            if common == before.length {
+                return before;
+            }
+            // Whatever holds the address comes before it and holds what is between, so it is no longer than what the two share.
+            probe = address.shortened(common);
+        }
+        // All of each family is mentioned.
+        Prefix::everything(address.family)
+    }
+
     fn put_entries(&mut self, id: AtomId, set: &AddressSet) {
+        self.holders.clear();
         self.any_address += if set.any_address {
             set.entries.len()
         } else {
@@ -414,6 +454,7 @@ impl PrefixBook {
     }
 
     fn take_entries(&mut self, id: AtomId, set: &AddressSet) {
+        self.holders.clear();
         self.any_address -= if set.any_address {
             set.entries.len()
         } else {

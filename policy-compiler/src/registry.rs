@@ -121,7 +121,10 @@ impl Registry {
     pub fn settle(&mut self, identities: &mut IdentityBook, empty: Symbol) {
         let mut unsettled = std::mem::take(&mut self.unsettled);
         unsettled.sort_unstable();
-        for id in unsettled {
+        let whole = unsettled.len() > Self::MANY;
+        // How many selectors each identity gets, where they are many.
+        let mut found = vec![0_usize; if whole { identities.places() } else { 0 }];
+        for &id in &unsettled {
             let Some(entry) = self.entries[id.0 as usize].as_ref() else {
                 continue;
             };
@@ -147,10 +150,15 @@ impl Registry {
                     .filter(matches)
                     .collect(),
             };
-            members.sort_unstable();
-            members.dedup();
+            if anchors.as_ref().is_none_or(|tokens| tokens.len() > 1) {
+                members.sort_unstable();
+                members.dedup();
+            }
+            members.shrink_to_fit();
             for &member in &members {
-                if let Some(record) = identities.get_mut(member) {
+                if whole {
+                    found[member.0 as usize] += 1;
+                } else if let Some(record) = identities.get_mut(member) {
                     insert_sorted(&mut record.selectors, id);
                 }
             }
@@ -165,6 +173,28 @@ impl Registry {
             if let Some(entry) = self.entries[id.0 as usize].as_mut() {
                 entry.members = members;
                 entry.anchors = anchors;
+            }
+        }
+        if whole {
+            self.enlist(&unsettled, &found, identities);
+        }
+    }
+
+    /// So many new selectors at once are listed by their identities in one go.
+    const MANY: usize = 1000;
+
+    /// Lists selectors in the records of whom they select; `found` says how many each gets.
+    fn enlist(&self, settled: &[SelectorId], found: &[usize], identities: &mut IdentityBook) {
+        for (place, found) in (0..).zip(found) {
+            if let Some(record) = identities.get_mut(IdentityIndex(place)) {
+                record.selectors.reserve_exact(*found);
+            }
+        }
+        for &id in settled {
+            for &member in self.members(id) {
+                if let Some(record) = identities.get_mut(member) {
+                    insert_sorted(&mut record.selectors, id);
+                }
             }
         }
     }

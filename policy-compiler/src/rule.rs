@@ -105,7 +105,7 @@ pub struct RuleSet {
 }
 
 /// One rule: any of its peers AND any of its traffic.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Rule {
     /// Which list of the policy it is in.
     pub section: Section,
@@ -220,6 +220,33 @@ impl Rule {
             programs.push(Program::of(&spans, &cell));
         }
         Program::join_all(programs)
+    }
+
+    /// Whether it is the other, cookies apart.
+    #[must_use]
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        let Self {
+            section,
+            index,
+            action,
+            scopes,
+            peers,
+            name_holders,
+            traffic,
+            log,
+            authentication,
+            cookie: _,
+        } = self;
+        (section, index, action, scopes, log, authentication)
+            == (
+                &other.section,
+                &other.index,
+                &other.action,
+                &other.scopes,
+                &other.log,
+                &other.authentication,
+            )
+            && (peers, name_holders, traffic) == (&other.peers, &other.name_holders, &other.traffic)
     }
 
     /// Whether some of its traffic is given by port name.

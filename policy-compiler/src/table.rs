@@ -5,19 +5,21 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use sluice_abi::{
-    Cookie, Identity, Scope,
+    Cookie, Scope,
     policy::{PeerCell, PeerKey},
 };
 use sluice_world::Mode;
 
 use crate::{
     delta::{RedirectSet, TableDelta},
-    identity::{IdentityBook, IdentityIndex, Record},
+    gather::{Gathering, List},
+    identity::{Brief, IdentityBook, IdentityIndex},
     pool::Pool,
     program::{Lowering, Part, Program, Proxies, Rank, Shape},
-    properties::{Kind, NamedPort},
+    properties::NamedPort,
     registry::{Registry, SetId},
-    rule::{Direction, ProxyRule, Rule, RuleSet, Tier},
+    rule::{Direction, ProxyRule, Rule, Tier},
+    sets::{Installed, Sets},
 };
 
 /// What tables are shared by: equal keys have equal content.
@@ -56,12 +58,11 @@ impl Table {
     }
 }
 
-/// One peer's entry. The number stays here too: it is needed once the identity is gone.
+/// One peer's entry.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct TableEntry {
+struct TableEntry {
     index: IdentityIndex,
-    pub(crate) identity: Identity,
-    pub(crate) cell: PeerCell,
+    cell: PeerCell,
 }
 
 /// A table's entries, sorted by identity: there are millions, so they have no room for a hash map's empty slots, and a whole compile
@@ -74,9 +75,13 @@ impl Entries {
         self.0.iter().map(|entry| entry.cell)
     }
 
-    pub(crate) fn remove(&mut self, index: IdentityIndex) -> Option<TableEntry> {
+    pub(crate) const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn remove(&mut self, index: IdentityIndex) -> Option<PeerCell> {
         let place = self.place(index).ok()?;
-        Some(self.0.remove(place))
+        Some(self.0.remove(place).cell)
     }
 
     fn get(&self, index: IdentityIndex) -> Option<PeerCell> {
@@ -99,18 +104,10 @@ impl Entries {
     }
 }
 
-/// A rule set in use.
-#[derive(Debug)]
-pub(crate) struct Installed {
-    pub(crate) set: RuleSet,
-    /// The tables it is part of, as places in the index.
-    pub(crate) tables: FxHashSet<u32>,
-}
-
 /// What tables are compiled from.
 pub(crate) struct Sources<'a> {
     pub(crate) mode: Mode,
-    pub(crate) sets: &'a FxHashMap<SetId, Installed>,
+    pub(crate) sets: &'a Sets,
     pub(crate) registry: &'a Registry,
     pub(crate) identities: &'a IdentityBook,
     /// Identities that stand for nodes as their own pods see them.
@@ -122,18 +119,60 @@ pub(crate) struct Sources<'a> {
 /// Cells by the ranks of the rules that name a peer beyond its scope.
 type CellsByRanks = FxHashMap<Box<[u32]>, PeerCell>;
 
+/// The rules of one table, by rank: those of its rule sets one after another.
+#[derive(Debug, Default)]
+struct Rules<'a> {
+    /// Each with the rank of its first rule.
+    sets: Vec<(u32, &'a Installed)>,
+    length: u32,
+}
+
+impl<'a> Rules<'a> {
+    fn push(&mut self, installed: &'a Installed) {
+        self.sets.push((self.length, installed));
+        self.length += count(installed.set().rules.len());
+    }
+
+    fn get(&self, rank: u32) -> Option<(Tier, &'a Rule)> {
+        let behind = self.sets.partition_point(|(first, _)| *first <= rank);
+        let (first, installed) = self.sets.get(behind.checked_sub(1)?)?;
+        let set = installed.set();
+        let rule = set.rules.get((rank - first) as usize)?;
+        Some((set.place.tier, rule))
+    }
+
+    /// All of them, in order of rank.
+    fn iter(&self) -> impl Iterator<Item = &'a Rule> {
+        self.sets
+            .iter()
+            .flat_map(|(_, installed)| &installed.set().rules)
+    }
+
+    /// Those that cover the scope, with their ranks.
+    fn covering(&self, scope: Scope) -> impl Iterator<Item = u32> {
+        self.sets.iter().flat_map(move |(first, installed)| {
+            let rules = installed.covering();
+            rules
+                .filter(move |(_, rule)| rule.scopes.holds(scope))
+                .map(move |(position, _)| first + position)
+        })
+    }
+}
+
 /// The rules of one table in order of rank, while it is compiled.
 pub(crate) struct Compilation<'a> {
     sources: &'a Sources<'a>,
     direction: Direction,
     ports: Box<[NamedPort]>,
-    rules: Vec<(SetId, u32, Tier, &'a Rule)>,
+    rules: Rules<'a>,
     base: FxHashMap<SetId, u32>,
     default_deny: bool,
     /// Some rule set, of any tier, selects the subject.
     selected: bool,
-    /// Some egress rule is by port name.
-    by_name: bool,
+    /// Which egress rules are by port name.
+    by_name: ByName,
+    /// Programs of rules whose port names are resolved by nobody or the subject, as far as asked for.
+    alone: Vec<Option<Arc<Program>>>,
     scopes: [Program; Scope::COUNT],
     /// Cells of no rule and of each single rule, by scope and whether the peer is the local host; absent where not looked up yet.
     single: [[Vec<PeerCell>; 2]; Scope::COUNT],
@@ -141,6 +180,93 @@ pub(crate) struct Compilation<'a> {
     cells: FxHashMap<(Scope, bool), CellsByRanks>,
     /// The same for peers with container ports that egress rules name.
     named: FxHashMap<CellKey, PeerCell>,
+}
+
+/// Room to compile one table after another in, so that memory is not asked for each anew.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    gathering: Gathering,
+    cells: CellsByList,
+    programs: ProgramsByList,
+    /// By list: whether some rule is by port name, as far as asked for.
+    named: Vec<Option<bool>>,
+}
+
+/// What holds for peers that the same rules name, by scope and whether the peer is the local host, then by list; absent where not
+/// looked up yet.
+#[derive(Debug, Default)]
+struct CellsByList([[Vec<CellUse>; 2]; Scope::COUNT]);
+
+#[derive(Clone, Copy, Debug)]
+struct CellUse {
+    cell: PeerCell,
+    /// Entries that have come to hold the cell.
+    uses: u32,
+}
+
+impl CellsByList {
+    fn at(&mut self, list: List, scope: Scope, local_host: bool) -> &mut CellUse {
+        let unknown = CellUse {
+            cell: PeerCell::ABSENT,
+            uses: 0,
+        };
+        at(
+            &mut self.0[scope as usize][usize::from(local_host)],
+            list.number(),
+            unknown,
+        )
+    }
+
+    /// Empties it; what was in it.
+    fn take(&mut self) -> impl Iterator<Item = CellUse> {
+        self.0
+            .iter_mut()
+            .flatten()
+            .flat_map(|cells| cells.drain(..))
+    }
+}
+
+/// The programs behind [`CellsByList`], by scope, then by list.
+type ProgramsByList = [Vec<Joined>; Scope::COUNT];
+
+/// What is known of the program of a list.
+#[derive(Clone, Debug)]
+enum Joined {
+    Unknown,
+    /// Its last rule adds nothing to what the list before says.
+    AsBefore,
+    Own(Arc<Program>),
+}
+
+/// The element of this index, where a list that is too short is filled up.
+fn at<T: Clone>(list: &mut Vec<T>, index: usize, filling: T) -> &mut T {
+    if list.len() <= index {
+        list.resize(index + 1, filling);
+    }
+    &mut list[index]
+}
+
+/// What tells cells of peers with container ports apart: list, scope, whether the peer is the local host, ports.
+type NamedKey<'a> = (usize, Scope, bool, &'a [NamedPort]);
+
+/// Which egress rules of a table are by port name, which the peer resolves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum ByName {
+    None,
+    /// Some, none of which covers a scope.
+    Some,
+    /// One that covers a scope, perhaps among others.
+    Covering,
+}
+
+impl ByName {
+    const fn of(rule: &Rule) -> Self {
+        match (rule.name_holders.is_empty(), rule.scopes.is_empty()) {
+            (true, _) => Self::None,
+            (false, true) => Self::Some,
+            (false, false) => Self::Covering,
+        }
+    }
 }
 
 #[derive(PartialEq, Eq, Hash)]
@@ -157,28 +283,28 @@ impl<'a> Compilation<'a> {
             sources,
             direction: key.direction,
             ports: key.ports.clone(),
-            rules: Vec::new(),
+            rules: Rules::default(),
             base: FxHashMap::default(),
             default_deny: false,
             selected: false,
-            by_name: false,
+            by_name: ByName::None,
+            alone: Vec::new(),
             scopes: Default::default(),
             single: Default::default(),
             cells: FxHashMap::default(),
             named: FxHashMap::default(),
         };
         for id in &key.sets {
-            let Some(installed) = sources.sets.get(id) else {
+            let Some(installed) = sources.sets.get(*id) else {
                 continue;
             };
-            let set = &installed.set;
-            compilation.base.insert(*id, count(compilation.rules.len()));
-            compilation.default_deny |= set.default_deny;
+            compilation.base.insert(*id, compilation.rules.length);
+            compilation.default_deny |= installed.set().default_deny;
             compilation.selected = true;
-            for (index, rule) in (0..).zip(&set.rules) {
-                compilation.by_name |= !rule.name_holders.is_empty();
-                compilation.rules.push((*id, index, set.place.tier, rule));
+            for (_, rule) in installed.naming() {
+                compilation.by_name = compilation.by_name.max(ByName::of(rule));
             }
+            compilation.rules.push(installed);
         }
         for scope in Scope::ALL {
             compilation.scopes[scope as usize] = compilation.scope_program(scope, &[]);
@@ -190,6 +316,7 @@ impl<'a> Compilation<'a> {
     pub(crate) fn compile(
         mut self,
         table: &mut Table,
+        room: &mut Room,
         pool: &mut Pool,
         retired: &mut Vec<PeerKey>,
     ) -> TableDelta {
@@ -210,31 +337,8 @@ impl<'a> Compilation<'a> {
             table.defaults = defaults;
             delta.defaults = Some(defaults);
         }
-        let candidates = self.candidates();
-        let groups = || candidates.chunk_by(|a, b| identity_of(*a) == identity_of(*b));
-        // Most candidates get an entry.
-        let most = groups().count();
-        if table.new {
-            delta.set.reserve_exact(most);
-        }
-        let old = std::mem::take(&mut table.entries.0);
-        let mut old = old.into_iter().peekable();
-        table.entries.0.reserve_exact(most);
-        let mut ranks = Vec::new();
-        for group in groups() {
-            let index = identity_of(group[0]);
-            while let Some(stale) = old.next_if(|entry| entry.index < index) {
-                self.renew(table, Ok(stale), &[], &old_defaults, pool, &mut delta);
-            }
-            let known = old.next_if(|entry| entry.index == index);
-            ranks.clear();
-            ranks.extend(group.iter().filter_map(|pair| rank_of(*pair)));
-            let known = known.ok_or(index);
-            self.renew(table, known, &ranks, &old_defaults, pool, &mut delta);
-        }
-        for stale in old {
-            self.renew(table, Ok(stale), &[], &old_defaults, pool, &mut delta);
-        }
+        self.gather(&mut room.gathering);
+        self.renew(table, &old_defaults, room, pool, &mut delta);
         table.new = false;
         delta
     }
@@ -249,7 +353,7 @@ impl<'a> Compilation<'a> {
     ) -> TableDelta {
         if touched
             .iter()
-            .any(|index| self.sources.identities.get(*index).is_none())
+            .any(|index| !self.sources.identities.brief(*index).alive)
         {
             retire(table, pool, self.sources.identities, retired);
         }
@@ -257,29 +361,198 @@ impl<'a> Compilation<'a> {
             id: table.id,
             ..TableDelta::default()
         };
-        let defaults = table.defaults;
         for &index in touched {
             let ranks = self.explicit(index);
-            self.update(table, index, &ranks, &defaults, pool, &mut delta);
+            self.update(table, index, &ranks, pool, &mut delta);
         }
         delta
     }
 
-    /// Appends an identity's entry to the table, where it needs one. `old` is what it had, or who it is.
+    /// Notes every identity that may need an entry of its own, with the rules that name it beyond its scope.
+    fn gather(&self, gathering: &mut Gathering) {
+        gathering.begin(self.sources.identities.places());
+        let registry = self.sources.registry;
+        for (rank, rule) in (0..).zip(self.rules.iter()) {
+            gathering.rank(rank);
+            for member in rule.peers.iter().flat_map(|id| registry.members(*id)) {
+                if rule.scopes.is_empty() || !self.covered(rule, *member) {
+                    gathering.add(*member);
+                }
+            }
+            for holder in rule
+                .name_holders
+                .iter()
+                .flat_map(|id| registry.members(*id))
+            {
+                gathering.touch(*holder);
+            }
+        }
+        if self.direction == Direction::Ingress && self.selected {
+            for &host in self.sources.hosts {
+                gathering.touch(host);
+            }
+        }
+    }
+
+    /// Makes a table's entries anew from what was gathered. The entries it had are to be of identities in use.
     fn renew(
         &mut self,
         table: &mut Table,
-        old: Result<TableEntry, IdentityIndex>,
-        ranks: &[u32],
+        old_defaults: &[PeerCell; Scope::COUNT],
+        room: &mut Room,
+        pool: &mut Pool,
+        delta: &mut TableDelta,
+    ) {
+        // Most of the gathered get an entry.
+        let most = room.gathering.len();
+        if table.new {
+            delta.set.reserve_exact(most);
+        }
+        let old = std::mem::replace(&mut table.entries.0, Vec::with_capacity(most));
+        let mut old = old.into_iter().peekable();
+        let mut named: FxHashMap<NamedKey<'a>, PeerCell> = FxHashMap::default();
+        let mut cursor = 0;
+        while let Some((index, list)) = room.gathering.take_next(&mut cursor) {
+            while let Some(stale) = old.next_if(|entry| entry.index < index) {
+                self.renew_unnamed(table, stale, old_defaults, pool, delta);
+            }
+            let before = old.next_if(|entry| entry.index == index);
+            let before = before.map(|entry| entry.cell);
+            let brief = self.sources.identities.brief(index);
+            let local_host = self.is_local_host(brief);
+            let ports = if self.names_ports(list, room) {
+                self.ports_of(index)
+            } else {
+                &[]
+            };
+            let cell = if ports.is_empty() {
+                self.cell_of(list, brief.scope, local_host, room, pool)
+            } else {
+                let key = (list.number(), brief.scope, local_host, ports);
+                *named.entry(key).or_insert_with(|| {
+                    let ranks = room.gathering.ranks(list);
+                    self.new_cell(brief.scope, local_host, ports, &ranks, pool)
+                })
+            };
+            let wanted = if !table.new {
+                self.change(table, index, before, cell, old_defaults, pool, delta)
+            } else if cell == table.defaults[brief.scope as usize] {
+                None
+            } else {
+                // The way of millions: nothing was there before.
+                delta.set.push((brief.number, cell));
+                Some(TableEntry { index, cell })
+            };
+            table.entries.0.extend(wanted);
+            if wanted.is_some() && before != Some(cell) {
+                if ports.is_empty() {
+                    room.cells.at(list, brief.scope, local_host).uses += 1;
+                } else {
+                    pool.count(cell, true);
+                }
+            }
+        }
+        for stale in old {
+            self.renew_unnamed(table, stale, old_defaults, pool, delta);
+        }
+        for known in room.cells.take().filter(|known| known.uses > 0) {
+            pool.count_up(known.cell, known.uses);
+        }
+        room.programs.iter_mut().for_each(Vec::clear);
+        room.named.clear();
+    }
+
+    /// The cell of peers without container ports that the rules of a list name.
+    fn cell_of(
+        &mut self,
+        list: List,
+        scope: Scope,
+        local_host: bool,
+        room: &mut Room,
+        pool: &mut Pool,
+    ) -> PeerCell {
+        let known = room.cells.at(list, scope, local_host).cell;
+        if known != PeerCell::ABSENT {
+            return known;
+        }
+        let cell = match room.gathering.link(list) {
+            None => self.lowered(&self.scopes[scope as usize], local_host, pool),
+            Some(link) if link.length > Self::STEPWISE => {
+                let ranks = room.gathering.ranks(list);
+                self.new_cell(scope, local_host, &[], &ranks, pool)
+            }
+            Some(link) => {
+                self.join(list, scope, room);
+                match &room.programs[scope as usize][list.number()] {
+                    Joined::Own(program) => self.lowered(program, local_host, pool),
+                    _ => self.cell_of(link.before, scope, local_host, room, pool),
+                }
+            }
+        };
+        room.cells.at(list, scope, local_host).cell = cell;
+        cell
+    }
+
+    /// Lists up to this length are joined a rule at a time, which lists that begin alike share, and each step is kept; the steps of
+    /// longer ones would take more room than they are worth.
+    const STEPWISE: u32 = 8;
+
+    /// Finds the program of a list, and of those that it continues.
+    fn join(&mut self, list: List, scope: Scope, room: &mut Room) {
+        let Some(link) = room.gathering.link(list) else {
+            return;
+        };
+        let programs = &mut room.programs[scope as usize];
+        if !matches!(
+            at(programs, list.number(), Joined::Unknown),
+            Joined::Unknown
+        ) {
+            return;
+        }
+        self.join(link.before, scope, room);
+        let programs = &room.programs[scope as usize];
+        let mut before = link.before;
+        let before: &Program = loop {
+            match (room.gathering.link(before), programs.get(before.number())) {
+                (Some(_), Some(Joined::Own(program))) => break program,
+                (Some(link), _) => before = link.before,
+                (None, _) => break &self.scopes[scope as usize],
+            }
+        };
+        let alone = at(&mut self.alone, link.rank as usize, None);
+        if alone.is_none() {
+            let (rules, ports) = (&self.rules, &self.ports);
+            let program = rule_program(rules, link.rank, self.direction, ports, &[]);
+            *alone = Some(Arc::new(program));
+        }
+        let joined = match alone {
+            Some(alone) if before.is_silent() => Joined::Own(Arc::clone(alone)),
+            Some(alone) => match before.join(alone) {
+                joined if joined == *before => Joined::AsBefore,
+                joined => Joined::Own(Arc::new(joined)),
+            },
+            None => Joined::AsBefore,
+        };
+        room.programs[scope as usize][list.number()] = joined;
+    }
+
+    /// The same for an entry of an identity that was not gathered.
+    fn renew_unnamed(
+        &mut self,
+        table: &mut Table,
+        old: TableEntry,
         old_defaults: &[PeerCell; Scope::COUNT],
         pool: &mut Pool,
         delta: &mut TableDelta,
     ) {
-        let (index, old) = match old {
-            Ok(entry) => (entry.index, Some(entry.cell)),
-            Err(index) => (index, None),
-        };
-        let wanted = self.change(table, index, old, ranks, old_defaults, pool, delta);
+        let brief = self.sources.identities.brief(old.index);
+        let local_host = self.is_local_host(brief);
+        let cell = self.cell(brief.scope, local_host, self.ports_of(old.index), &[], pool);
+        let old_cell = Some(old.cell);
+        let wanted = self.change(table, old.index, old_cell, cell, old_defaults, pool, delta);
+        if wanted.is_some() && wanted.map(|entry| entry.cell) != old_cell {
+            pool.count(cell, true);
+        }
         table.entries.0.extend(wanted);
     }
 
@@ -288,52 +561,52 @@ impl<'a> Compilation<'a> {
         table: &mut Table,
         index: IdentityIndex,
         ranks: &[u32],
-        old_defaults: &[PeerCell; Scope::COUNT],
         pool: &mut Pool,
         delta: &mut TableDelta,
     ) {
+        let brief = self.sources.identities.brief(index);
+        if !brief.alive {
+            return;
+        }
+        let local_host = self.is_local_host(brief);
+        let cell = self.cell(brief.scope, local_host, self.ports_of(index), ranks, pool);
         let old = table.entries.get(index);
-        match self.change(table, index, old, ranks, old_defaults, pool, delta) {
-            Some(entry) if Some(entry.cell) != old => table.entries.put(entry),
+        let defaults = table.defaults;
+        match self.change(table, index, old, cell, &defaults, pool, delta) {
+            Some(entry) if old != Some(entry.cell) => {
+                pool.count(entry.cell, true);
+                table.entries.put(entry);
+            }
             None if old.is_some() => drop(table.entries.remove(index)),
             _ => {}
         }
     }
 
-    /// The entry that an identity needs now. Tells the delta and the pool where that differs from `old`, its entry so far.
+    /// The entry that an identity needs now, given the cell that holds for it. Tells the delta where that differs from `old`, its entry
+    /// so far, which the pool no longer counts then; the caller counts the new one.
     #[expect(clippy::too_many_arguments, reason = "the whole of one entry's change")]
     fn change(
-        &mut self,
+        &self,
         table: &Table,
         index: IdentityIndex,
         old: Option<PeerCell>,
-        ranks: &[u32],
+        cell: PeerCell,
         old_defaults: &[PeerCell; Scope::COUNT],
         pool: &mut Pool,
         delta: &mut TableDelta,
     ) -> Option<TableEntry> {
-        let record = self.sources.identities.get(index)?;
-        let scope = record.properties.scope();
-        let local_host = self.is_local_host(record);
-        let ports: &[NamedPort] = if self.by_name {
-            &record.properties.ports
-        } else {
-            &[]
-        };
-        let cell = self.cell(scope, local_host, ports, ranks, pool);
-        let wanted = (cell != table.defaults[scope as usize]).then_some(cell);
+        let brief = self.sources.identities.brief(index);
+        let scope = brief.scope as usize;
+        let wanted = (cell != table.defaults[scope]).then_some(cell);
         // A table that nobody uses yet takes nothing away.
-        if !table.new && !self.sources.made.contains(&index) {
-            let before = old.unwrap_or(old_defaults[scope as usize]);
-            delta.takes_access_away |= pool.takes_away(before, cell);
+        if !table.new && !delta.takes_access_away && !self.sources.made.contains(&index) {
+            let before = old.unwrap_or(old_defaults[scope]);
+            delta.takes_access_away = pool.takes_away(before, cell);
         }
         if wanted != old {
             match wanted {
-                Some(cell) => {
-                    pool.count(cell, true);
-                    delta.set.push((record.number, cell));
-                }
-                None => delta.removed.push(record.number),
+                Some(cell) => delta.set.push((brief.number, cell)),
+                None => delta.removed.push(brief.number),
             }
             if let Some(old) = old {
                 pool.count(old, false);
@@ -341,42 +614,8 @@ impl<'a> Compilation<'a> {
         }
         Some(TableEntry {
             index,
-            identity: record.number,
             cell: wanted?,
         })
-    }
-
-    /// Every identity that may need an entry of its own, with the rules beyond its scope's: see [`candidate`]. Sorted.
-    fn candidates(&self) -> Vec<u64> {
-        let mut pairs = Vec::new();
-        for (rank, (_, _, _, rule)) in (0..).zip(&self.rules) {
-            for &selector in &rule.peers {
-                for &member in self.sources.registry.members(selector) {
-                    if rule.scopes.is_empty() || !self.covered(rule, member) {
-                        pairs.push(candidate(member, Some(rank)));
-                    }
-                }
-            }
-            for &holders in &rule.name_holders {
-                pairs.extend(
-                    self.sources
-                        .registry
-                        .members(holders)
-                        .iter()
-                        .map(|&member| candidate(member, None)),
-                );
-            }
-        }
-        if self.direction == Direction::Ingress && self.selected {
-            pairs.extend(self.sources.hosts.iter().map(|&host| candidate(host, None)));
-        }
-        #[expect(
-            clippy::stable_sort_primitive,
-            reason = "members come sorted: the stable sort merges such runs"
-        )]
-        pairs.sort();
-        pairs.dedup();
-        pairs
     }
 
     /// The ranks of the rules that name an identity beyond its scope. Goes the shorter way: over the table's rules or over the
@@ -390,7 +629,7 @@ impl<'a> Compilation<'a> {
             .iter()
             .map(|id| self.sources.registry.peer_count(*id))
             .sum();
-        let mut ranks: Vec<u32> = if uses < self.rules.len() {
+        let mut ranks: Vec<u32> = if uses < self.rules.length as usize {
             let named = selectors.iter().flat_map(|id| {
                 let rules = self.sources.registry.peer_of(*id);
                 rules.map(move |rule| (*id, rule))
@@ -398,7 +637,7 @@ impl<'a> Compilation<'a> {
             named
                 .filter_map(|(selector, (set, rule))| {
                     let rank = self.base.get(&set)? + rule;
-                    let rule = self.rules.get(rank as usize)?.3;
+                    let (_, rule) = self.rules.get(rank)?;
                     // The same link serves selectors of port-name holders, which select nobody.
                     rule.peers.contains(&selector).then_some(rank)
                 })
@@ -410,28 +649,53 @@ impl<'a> Compilation<'a> {
                     .any(|id| selectors.binary_search(id).is_ok())
             };
             (0..)
-                .zip(&self.rules)
-                .filter(|(_, rule)| names(rule.3))
+                .zip(self.rules.iter())
+                .filter(|(_, rule)| names(rule))
                 .map(|(rank, _)| rank)
                 .collect()
         };
-        ranks.retain(|rank| !self.covered(self.rules[*rank as usize].3, index));
+        ranks.retain(|rank| {
+            let rule = self.rules.get(*rank);
+            rule.is_some_and(|(_, rule)| !self.covered(rule, index))
+        });
         ranks.sort_unstable();
         ranks.dedup();
         ranks
     }
 
     fn covered(&self, rule: &Rule, index: IdentityIndex) -> bool {
-        self.sources
-            .identities
-            .get(index)
-            .is_some_and(|record| rule.scopes.holds(record.properties.scope()))
+        rule.scopes
+            .holds(self.sources.identities.brief(index).scope)
     }
 
-    fn is_local_host(&self, record: &Record) -> bool {
-        self.direction == Direction::Ingress
-            && self.selected
-            && record.properties.kind == Kind::Host
+    fn is_local_host(&self, peer: Brief) -> bool {
+        self.direction == Direction::Ingress && self.selected && peer.host
+    }
+
+    /// The container ports of a peer, where some rule is by their names.
+    fn ports_of(&self, index: IdentityIndex) -> &'a [NamedPort] {
+        let record = match self.by_name {
+            ByName::None => None,
+            ByName::Some | ByName::Covering => self.sources.identities.get(index),
+        };
+        record.map_or(&[], |record| &record.properties.ports)
+    }
+
+    /// Whether some rule of the list, or one that covers a scope, is by port name.
+    fn names_ports(&self, list: List, room: &mut Room) -> bool {
+        match self.by_name {
+            ByName::None => return false,
+            ByName::Covering => return true,
+            ByName::Some => {}
+        }
+        let known = at(&mut room.named, list.number(), None);
+        *known.get_or_insert_with(|| {
+            let ranks = room.gathering.ranks(list);
+            ranks
+                .iter()
+                .filter_map(|rank| self.rules.get(*rank))
+                .any(|(_, rule)| ByName::of(rule) != ByName::None)
+        })
     }
 
     fn cell(
@@ -498,24 +762,27 @@ impl<'a> Compilation<'a> {
         ranks: &[u32],
         pool: &mut Pool,
     ) -> PeerCell {
-        let program = self.program(scope, ports, ranks);
+        self.lowered(&self.program(scope, ports, ranks), local_host, pool)
+    }
+
+    fn lowered(&self, program: &Program, local_host: bool, pool: &mut Pool) -> PeerCell {
         let lowering = Lowering {
             mode: self.sources.mode,
             default_deny: self.default_deny,
             local_host,
         };
-        let lowered = lowering.lower(&program, self);
+        let lowered = lowering.lower(program, self);
         let pass_unmatched = !self.default_deny && self.sources.mode == Mode::Default;
         let (shape, slots) = Shape::of(
             &lowered,
             |rank| {
                 self.rules
-                    .get(rank.0 as usize)
-                    .map_or(Cookie::NONE, |rule| rule.3.cookie)
+                    .get(rank.0)
+                    .map_or(Cookie::NONE, |(_, rule)| rule.cookie)
             },
             |cell| {
                 let rules = cell.redirect.iter().filter_map(|&(rank, part)| {
-                    let cookie = self.rules.get(rank.0 as usize)?.3.cookie;
+                    let cookie = self.rules.get(rank.0)?.1.cookie;
                     Some((cookie, Arc::clone(self.proxy(rank, part)?)))
                 });
                 pool.redirect(RedirectSet {
@@ -528,10 +795,10 @@ impl<'a> Compilation<'a> {
     }
 
     fn program(&self, scope: Scope, ports: &[NamedPort], ranks: &[u32]) -> Program {
-        let scope_wide = if self.by_name && !ports.is_empty() {
-            self.scope_program(scope, ports)
-        } else {
+        let scope_wide = if ports.is_empty() {
             self.scopes[scope as usize].clone()
+        } else {
+            self.scope_program(scope, ports)
         };
         if ranks.is_empty() {
             return scope_wide;
@@ -545,29 +812,40 @@ impl<'a> Compilation<'a> {
     }
 
     fn scope_program(&self, scope: Scope, ports: &[NamedPort]) -> Program {
-        let covering = (0..)
-            .zip(&self.rules)
-            .filter(|(_, rule)| rule.3.scopes.holds(scope));
         Program::join_all(
-            covering
-                .map(|(rank, _)| self.rule_program(rank, ports))
+            self.rules
+                .covering(scope)
+                .map(|rank| self.rule_program(rank, ports))
                 .collect(),
         )
     }
 
     fn rule_program(&self, rank: u32, ports: &[NamedPort]) -> Program {
-        let (_, _, tier, rule) = &self.rules[rank as usize];
-        let ports = match self.direction {
-            Direction::Ingress => &self.ports,
-            Direction::Egress => ports,
-        };
-        rule.program(*tier, Rank(rank), ports)
+        rule_program(&self.rules, rank, self.direction, &self.ports, ports)
     }
 
     fn proxy(&self, rank: Rank, part: Part) -> Option<&'a Arc<ProxyRule>> {
-        let rule = self.rules.get(rank.0 as usize)?.3;
+        let (_, rule) = self.rules.get(rank.0)?;
         rule.traffic.get(usize::from(part))?.proxy.as_ref()
     }
+}
+
+/// A rule's program. Port names are resolved by the subject at ingress and by the peer at egress.
+fn rule_program(
+    rules: &Rules<'_>,
+    rank: u32,
+    direction: Direction,
+    subject: &[NamedPort],
+    peer: &[NamedPort],
+) -> Program {
+    let Some((tier, rule)) = rules.get(rank) else {
+        return Program::default();
+    };
+    let ports = match direction {
+        Direction::Ingress => subject,
+        Direction::Egress => peer,
+    };
+    rule.program(tier, Rank(rank), ports)
 }
 
 impl Proxies for Compilation<'_> {
@@ -589,31 +867,16 @@ fn retire(
 ) {
     let id = table.id;
     table.entries.0.retain(|entry| {
-        let alive = identities.get(entry.index).is_some();
-        if !alive {
+        let brief = identities.brief(entry.index);
+        if !brief.alive {
             pool.count(entry.cell, false);
             retired.push(PeerKey {
                 table: id,
-                identity: entry.identity,
+                identity: brief.number,
             });
         }
-        alive
+        brief.alive
     });
-}
-
-/// An identity with a rule that names it, or none, as one number that sorts fast: the index above, rank + 1 or 0 below.
-fn candidate(index: IdentityIndex, rank: Option<u32>) -> u64 {
-    u64::from(index.0) << 32 | rank.map_or(0, |rank| u64::from(rank) + 1)
-}
-
-const fn identity_of(candidate: u64) -> IdentityIndex {
-    let [a, b, c, d, ..] = candidate.to_be_bytes();
-    IdentityIndex(u32::from_be_bytes([a, b, c, d]))
-}
-
-const fn rank_of(candidate: u64) -> Option<u32> {
-    let [.., a, b, c, d] = candidate.to_be_bytes();
-    u32::from_be_bytes([a, b, c, d]).checked_sub(1)
 }
 
 fn count(length: usize) -> u32 {

@@ -237,6 +237,7 @@ fn numbers_are_stable_where_the_store_is_given_back_and_never_reused() {
     let mut second = Index::new(Settings {
         mode: Mode::Default,
         store,
+        ..Settings::default()
     });
     items.into_iter().rev().for_each(|item| second.apply(item));
     second.commit();
@@ -279,4 +280,43 @@ impl Untouched for Delta {
     fn defaults_are_untouched(&self) -> bool {
         self.tables.iter().all(|table| table.defaults.is_none())
     }
+}
+
+/// A pod that is the only one of its kind gets its addresses after it is known, as in a cluster.
+#[test]
+fn an_only_pod_keeps_its_own_labels_when_its_addresses_change() {
+    let mut index = Index::new(Settings::default());
+    index.apply(mk_namespace("a"));
+    index.apply(mk_node("one", "192.168.0.1", &["10.1.0.0/24"]));
+    index.apply(mk_network_policy(
+        "p",
+        r#"{"podSelector":{"matchLabels":{"app":"x"}}}"#,
+    ));
+    index.apply(mk_pod("x", &[], &[("app", "x")]));
+    let first = index.commit();
+    let identity = |delta: &Delta, name: &str| {
+        let found = delta
+            .endpoints
+            .iter()
+            .rev()
+            .find(|(id, _)| *id == pod_ref(name));
+        found
+            .and_then(|(_, endpoint)| *endpoint)
+            .map(|endpoint| endpoint.identity)
+    };
+    let before = identity(&first, "x").expect("an endpoint");
+
+    // Its address comes together with a pod of other labels, which must not get mixed up with it.
+    index.apply(mk_pod("x", &["10.1.0.5"], &[("app", "x")]));
+    index.apply(mk_pod("y", &["10.1.0.6"], &[("app", "y")]));
+    let second = index.commit();
+    let after: Vec<_> = second
+        .addresses
+        .iter()
+        .filter_map(|(_, info)| *info)
+        .collect();
+    let numbers: Vec<Identity> = after.iter().map(|info| info.identity).collect();
+    assert_eq!(numbers.first(), Some(&before), "{after:?}");
+    assert_ne!(numbers.get(1), Some(&before), "{after:?}");
+    assert_eq!(identity(&second, "x").unwrap_or(before), before);
 }

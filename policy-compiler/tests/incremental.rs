@@ -1,11 +1,19 @@
 //! An index that went through any sequence of edits means the same, and holds as much, as one that compiles the final world at once.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use proptest::prelude::*;
-use sluice_policy::{Engine, Index, ItemRef, MemTables, Settings};
-use sluice_world::{Inputs, Learned, Mode, PodRef, Query, Target, World, WorldItem, build};
+use sluice_crds::parsed::PolicyRef;
+use sluice_policy::{Delta, Engine, Index, ItemRef, MemTables, Prepared, Settings, Warning};
+use sluice_world::{Inputs, Learned, Mode, PodRef, Policy, Query, Target, World, WorldItem, build};
 use sluice_worldgen::{Parameters, generate_seeded};
+
+fn settings(mode: Mode) -> Settings {
+    Settings {
+        mode,
+        ..Settings::default()
+    }
+}
 
 /// One edit: which item, by a number, and what happens to it.
 #[derive(Clone, Copy, Debug)]
@@ -16,9 +24,119 @@ enum Edit {
     Import(usize),
     /// A pod takes another's labels and service account.
     Relabel(usize, usize),
+    /// One rule of a policy in force comes, goes, moves or changes, the policy being given as read or prepared.
+    Rule(usize, RuleEdit, bool),
     /// What names were learned changes.
     Learn(bool),
     Commit,
+}
+
+/// What happens to a rule list; the number says where.
+#[derive(Clone, Copy, Debug)]
+enum RuleEdit {
+    Remove(usize),
+    /// A rule comes in before another, as a copy of a third.
+    Insert(usize, usize),
+    Swap(usize, usize),
+    /// A rule takes another's place.
+    Overwrite(usize, usize),
+}
+
+impl RuleEdit {
+    fn apply<T: Clone>(self, rules: &mut Vec<T>) {
+        let length = rules.len();
+        if length == 0 {
+            return;
+        }
+        match self {
+            Self::Remove(at) => drop(rules.remove(at % length)),
+            Self::Insert(at, from) => rules.insert(at % (length + 1), rules[from % length].clone()),
+            Self::Swap(one, other) => rules.swap(one % length, other % length),
+            Self::Overwrite(at, from) => rules[at % length] = rules[from % length].clone(),
+        }
+    }
+}
+
+fn rule_edit() -> impl Strategy<Value = RuleEdit> {
+    let number = any::<usize>;
+    prop_oneof![
+        number().prop_map(RuleEdit::Remove),
+        (number(), number()).prop_map(|(at, from)| RuleEdit::Insert(at, from)),
+        (number(), number()).prop_map(|(one, other)| RuleEdit::Swap(one, other)),
+        (number(), number()).prop_map(|(at, from)| RuleEdit::Overwrite(at, from)),
+    ]
+}
+
+/// The policy with one rule list edited, of those it has.
+fn with_rule_edited(policy: &Policy, list: usize, edit: RuleEdit) -> Policy {
+    let mut policy = policy.clone();
+    match &mut policy {
+        Policy::Network(policy) => match (&mut policy.ingress, &mut policy.egress) {
+            (Some(ingress), Some(egress)) => {
+                edit.apply(if list.is_multiple_of(2) {
+                    ingress
+                } else {
+                    egress
+                });
+            }
+            (Some(rules), None) | (None, Some(rules)) => edit.apply(rules),
+            (None, None) => {}
+        },
+        Policy::Tier(policy) => edit.apply(if list.is_multiple_of(2) {
+            &mut policy.ingress
+        } else {
+            &mut policy.egress
+        }),
+        Policy::Rules(policy) => {
+            let specs = policy.specs.len();
+            let spec = &mut policy.specs[list / 4 % specs];
+            match list % 4 {
+                0 => spec.ingress.iter_mut().for_each(|rules| edit.apply(rules)),
+                1 => spec.egress.iter_mut().for_each(|rules| edit.apply(rules)),
+                2 => spec
+                    .ingress_deny
+                    .iter_mut()
+                    .for_each(|rules| edit.apply(rules)),
+                _ => spec
+                    .egress_deny
+                    .iter_mut()
+                    .for_each(|rules| edit.apply(rules)),
+            }
+        }
+    }
+    policy
+}
+
+/// The policy with the rules of others of its API in its own lists, so that it is long.
+fn lengthened(policy: &Policy, others: &[Arc<Policy>]) -> Policy {
+    fn extend<T: Clone>(rules: Option<&mut Vec<T>>, more: Option<&Vec<T>>) {
+        if let (Some(rules), Some(more)) = (rules, more) {
+            rules.extend(more.iter().cloned());
+        }
+    }
+    let mut policy = policy.clone();
+    for other in others {
+        match (&mut policy, &**other) {
+            (Policy::Network(own), Policy::Network(other)) => {
+                extend(own.ingress.as_mut(), other.ingress.as_ref());
+                extend(own.egress.as_mut(), other.egress.as_ref());
+            }
+            (Policy::Tier(own), Policy::Tier(other)) => {
+                own.ingress.extend(other.ingress.iter().cloned());
+                own.egress.extend(other.egress.iter().cloned());
+            }
+            (Policy::Rules(own), Policy::Rules(other)) => {
+                for (own, other) in own.specs.iter_mut().zip(&other.specs) {
+                    extend(own.ingress.as_mut(), other.ingress.as_ref());
+                    extend(own.egress.as_mut(), other.egress.as_ref());
+                    extend(own.ingress_deny.as_mut(), other.ingress_deny.as_ref());
+                    extend(own.egress_deny.as_mut(), other.egress_deny.as_ref());
+                }
+            }
+            _ => {}
+        }
+    }
+    policy
 }
 
 fn edit() -> impl Strategy<Value = Edit> {
@@ -27,6 +145,8 @@ fn edit() -> impl Strategy<Value = Edit> {
         3 => any::<usize>().prop_map(Edit::Restore),
         3 => any::<usize>().prop_map(Edit::Import),
         2 => (any::<usize>(), any::<usize>()).prop_map(|(to, from)| Edit::Relabel(to, from)),
+        4 => (any::<usize>(), rule_edit(), any::<bool>())
+            .prop_map(|(list, edit, prepared)| Edit::Rule(list, edit, prepared)),
         1 => any::<bool>().prop_map(Edit::Learn),
         3 => Just(Edit::Commit),
     ]
@@ -71,12 +191,42 @@ struct Bench {
     world: World,
     learned: Learned,
     engine: Engine,
+    /// What authors were told last, where it was anything.
+    warnings: Warnings,
+}
+
+type Warnings = BTreeMap<PolicyRef, Vec<Warning>>;
+
+/// Takes in what a delta tells authors. Which of two policies of equal priority hears of the other hangs on which was there first.
+fn note_warnings(known: &mut Warnings, delta: &Delta) {
+    for (policy, warnings) in &delta.warnings {
+        let mut warnings = warnings.clone();
+        warnings.retain(|warning| *warning != Warning::EqualPriority);
+        known.remove(policy);
+        if !warnings.is_empty() {
+            known.insert(policy.clone(), warnings);
+        }
+    }
 }
 
 impl Bench {
     fn put(&mut self, item: WorldItem) {
         self.world.insert(item.clone());
         self.engine.index().apply(item);
+    }
+
+    fn commit(&mut self) {
+        let delta = self.engine.commit();
+        note_warnings(&mut self.warnings, &delta);
+    }
+
+    fn put_policy(&mut self, policy: Arc<Policy>, prepared: bool) {
+        self.world.insert(WorldItem::Policy(Arc::clone(&policy)));
+        if prepared {
+            self.engine.index().apply_prepared(Prepared::new(policy));
+        } else {
+            self.engine.index().apply(WorldItem::Policy(policy));
+        }
     }
 
     fn delete(&mut self, item: &ItemRef) {
@@ -103,6 +253,14 @@ impl Bench {
                     self.put(WorldItem::Pod(to));
                 }
             }
+            Edit::Rule(number, edit, prepared) => {
+                let policies = &self.world.policies;
+                let Some(policy) = policies.values().nth(number % policies.len().max(1)) else {
+                    return;
+                };
+                let policy = with_rule_edited(policy, number / 7, edit);
+                self.put_policy(Arc::new(policy), prepared);
+            }
             Edit::Learn(known) => {
                 self.learned = if known {
                     learned.clone()
@@ -111,7 +269,7 @@ impl Bench {
                 };
                 self.engine.index().set_learned(self.learned.clone());
             }
-            Edit::Commit => drop(self.engine.commit()),
+            Edit::Commit => self.commit(),
         }
     }
 }
@@ -192,23 +350,62 @@ fn check(seed: u64, mode: Mode, edits: &[Edit]) -> Result<(), TestCaseError> {
         .into_iter()
         .filter(|item| !matches!(item, WorldItem::Pod(_) | WorldItem::Node(_)))
         .collect();
-    let index = Index::new(Settings {
-        mode,
-        ..Settings::default()
-    });
+    let index = Index::new(settings(mode));
     let engine = Engine::over(index, MemTables::default(), mode);
     let mut bench = Bench {
         world: World::default(),
         learned: Learned::default(),
         engine,
+        warnings: Warnings::default(),
     };
     own.iter().cloned().for_each(|item| bench.put(item));
     for edit in edits {
         bench.edit(*edit, &own, &foreign, &learned);
     }
-    bench.engine.commit();
-    let scratch = Engine::new(&bench.world, &bench.learned, mode);
-    for query in queries(&bench.world, &learned) {
+    bench.commit();
+    same_as_from_scratch(bench, &learned, mode)
+}
+
+/// Long policies, of whose rules some come, go, move and change, with a commit after each.
+fn check_long(
+    seed: u64,
+    mode: Mode,
+    edits: &[(usize, RuleEdit, bool)],
+) -> Result<(), TestCaseError> {
+    let (start, learned) = world(seed);
+    let others: Vec<Arc<Policy>> = (1..=20)
+        .flat_map(|further| world(seed + further * 7_919).0.policies.into_values())
+        .collect();
+    let index = Index::new(settings(mode));
+    let mut bench = Bench {
+        world: World::default(),
+        learned: learned.clone(),
+        engine: Engine::over(index, MemTables::default(), mode),
+        warnings: Warnings::default(),
+    };
+    bench.engine.index().set_learned(learned.clone());
+    start.items().into_iter().for_each(|item| bench.put(item));
+    for (number, policy) in start.policies.values().enumerate() {
+        bench.put_policy(Arc::new(lengthened(policy, &others)), number % 2 == 0);
+    }
+    bench.commit();
+    for &(number, edit, prepared) in edits {
+        bench.edit(Edit::Rule(number, edit, prepared), &[], &[], &learned);
+        bench.commit();
+    }
+    same_as_from_scratch(bench, &learned, mode)
+}
+
+fn same_as_from_scratch(bench: Bench, learned: &Learned, mode: Mode) -> Result<(), TestCaseError> {
+    let mut scratch = Engine::over(Index::new(settings(mode)), MemTables::default(), mode);
+    for item in bench.world.items() {
+        scratch.index().apply(item);
+    }
+    scratch.index().set_learned(bench.learned.clone());
+    let mut warnings = Warnings::default();
+    note_warnings(&mut warnings, &scratch.commit());
+    prop_assert_eq!(&bench.warnings, &warnings, "authors know the same");
+    for query in queries(&bench.world, learned) {
         prop_assert_eq!(
             bench.engine.answer(&query),
             scratch.answer(&query),
@@ -231,7 +428,7 @@ fn check(seed: u64, mode: Mode, edits: &[Edit]) -> Result<(), TestCaseError> {
     let again = incremental.commit();
     prop_assert_eq!(
         again,
-        sluice_policy::Delta::default(),
+        Delta::default(),
         "a commit of nothing changes nothing"
     );
     Ok(())
@@ -248,6 +445,15 @@ proptest! {
     ) {
         check(seed, if always { Mode::Always } else { Mode::Default }, &edits)?;
     }
+
+    #[test]
+    fn edits_of_single_rules_equal_compiling_from_scratch(
+        seed in 0_u64..100_000,
+        always in any::<bool>(),
+        edits in prop::collection::vec((any::<usize>(), rule_edit(), any::<bool>()), 1..12),
+    ) {
+        check_long(seed, if always { Mode::Always } else { Mode::Default }, &edits)?;
+    }
 }
 
 /// A policy that is put again unchanged is no change, whatever object it comes in.
@@ -260,5 +466,5 @@ fn the_same_policy_again_is_no_change() {
             .index()
             .apply(WorldItem::Policy(Arc::new((**policy).clone())));
     }
-    assert_eq!(engine.commit(), sluice_policy::Delta::default());
+    assert_eq!(engine.commit(), Delta::default());
 }

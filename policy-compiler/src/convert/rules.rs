@@ -1,79 +1,19 @@
-//! Cilium-style policies, own kinds and `cilium.io` alike.
+//! Subjects and rules of Cilium-style policies, own kinds and `cilium.io` alike.
 
-use sluice_crds::parsed::{AllowRule, DenyRule, Policy, Spec, Subject};
+use sluice_crds::parsed::{AllowRule, DenyRule, Subject};
 use sluice_world::Section;
 
 use super::{Converter, Peers};
 use crate::{
     delta::Warning,
-    rule::{Action, Direction, Rule, RuleSet, Tier, Traffic},
+    registry::SelectorId,
+    rule::{Action, Rule, Traffic},
     selector::{Domain, Selector},
 };
 use sluice_abi::Cookie;
 
 impl Converter<'_> {
-    pub(super) fn rules_policy(&mut self, policy: &Policy) -> Vec<RuleSet> {
-        let mut sets = Vec::new();
-        for (index, spec) in (0..).zip(&policy.specs) {
-            for direction in [Direction::Ingress, Direction::Egress] {
-                sets.extend(self.spec(policy, spec, index, direction));
-            }
-        }
-        sets
-    }
-
-    /// One direction of one spec; `None` where it has no rule and no default deny, so that it selects nothing.
-    fn spec(
-        &mut self,
-        policy: &Policy,
-        spec: &Spec,
-        index: u32,
-        direction: Direction,
-    ) -> Option<RuleSet> {
-        let (allow, deny, sections, default_deny) = match direction {
-            Direction::Ingress => (
-                &spec.ingress,
-                &spec.ingress_deny,
-                (Section::Ingress, Section::IngressDeny),
-                spec.default_denies_ingress(),
-            ),
-            Direction::Egress => (
-                &spec.egress,
-                &spec.egress_deny,
-                (Section::Egress, Section::EgressDeny),
-                spec.default_denies_egress(),
-            ),
-        };
-        let allow = allow.as_deref().unwrap_or_default();
-        let deny = deny.as_deref().unwrap_or_default();
-        if allow.is_empty() && deny.is_empty() && !default_deny {
-            return None;
-        }
-        let log = spec.log.as_ref().is_some_and(|value| !value.is_empty());
-        let mut rules = Vec::with_capacity(allow.len() + deny.len());
-        for (index, rule) in (0..).zip(allow) {
-            rules.push(Rule {
-                log,
-                ..self.allow_rule(rule, sections.0, index)
-            });
-        }
-        for (index, rule) in (0..).zip(deny) {
-            rules.push(Rule {
-                log,
-                ..self.deny_rule(rule, sections.1, index)
-            });
-        }
-        Some(RuleSet {
-            policy: policy.origin.clone(),
-            place: self.place(&policy.origin, Tier::Namespace, 0, index),
-            direction,
-            subject: self.spec_subject(&spec.subject),
-            default_deny,
-            rules,
-        })
-    }
-
-    fn spec_subject(&mut self, subject: &Subject) -> crate::registry::SelectorId {
+    pub(super) fn spec_subject(&mut self, subject: &Subject) -> SelectorId {
         let selector: Selector = match subject {
             Subject::Endpoints(selector) => self.subject(selector),
             Subject::Nodes(selector) => {
@@ -84,7 +24,7 @@ impl Converter<'_> {
         self.vocabulary.acquire(&selector)
     }
 
-    fn allow_rule(&mut self, rule: &AllowRule, section: Section, index: u32) -> Rule {
+    pub(super) fn allow_rule(&mut self, rule: &AllowRule, section: Section, index: u32) -> Rule {
         let peers = self.peers(&rule.peer);
         let traffic = self.allowed(&rule.l4);
         if rule
@@ -99,7 +39,7 @@ impl Converter<'_> {
         }
     }
 
-    fn deny_rule(&mut self, rule: &DenyRule, section: Section, index: u32) -> Rule {
+    pub(super) fn deny_rule(&mut self, rule: &DenyRule, section: Section, index: u32) -> Rule {
         let peers = self.peers(&rule.peer);
         let traffic = self.denied(&rule.l4);
         self.rule(section, index, Action::Deny, peers, traffic)

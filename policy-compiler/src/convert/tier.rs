@@ -1,50 +1,16 @@
-//! `ClusterNetworkPolicy`, `AdminNetworkPolicy` and `BaselineAdminNetworkPolicy`.
+//! Rules of `ClusterNetworkPolicy`, `AdminNetworkPolicy` and `BaselineAdminNetworkPolicy`.
 
-use sluice_crds::parsed::{self, KubeSelector, TierPeer, TierPolicy, TierRule, TierSubject};
+use sluice_crds::parsed::{self, KubeSelector, TierPeer, TierRule};
 use sluice_world::Section;
 
 use super::{Converter, Peers, traffic::everything};
 use crate::{
     delta::Warning,
-    rule::{Action, Direction, Rule, RuleSet, Scopes, Tier},
+    rule::{Action, Rule, Scopes},
 };
 
 impl Converter<'_> {
-    pub(super) fn tier_policy(&mut self, policy: &TierPolicy) -> Vec<RuleSet> {
-        let tier = match policy.tier {
-            parsed::Tier::Admin => Tier::Admin,
-            parsed::Tier::Baseline => Tier::Baseline,
-        };
-        let mut sets = Vec::new();
-        let directions = [
-            (Direction::Ingress, Section::Ingress, &policy.ingress),
-            (Direction::Egress, Section::Egress, &policy.egress),
-        ];
-        for (direction, section, rules) in directions {
-            if rules.is_empty() {
-                continue;
-            }
-            let all = KubeSelector::default();
-            let subject = match &policy.subject {
-                TierSubject::Namespaces(namespaces) => self.kube_pods(Some(namespaces), &all),
-                TierSubject::Pods { namespaces, pods } => self.kube_pods(Some(namespaces), pods),
-            };
-            sets.push(RuleSet {
-                policy: policy.origin.clone(),
-                place: self.place(&policy.origin, tier, policy.priority.number(), 0),
-                direction,
-                subject: self.vocabulary.acquire(&subject),
-                default_deny: false,
-                rules: (0..)
-                    .zip(rules)
-                    .map(|(index, rule)| self.tier_rule(rule, section, index))
-                    .collect(),
-            });
-        }
-        sets
-    }
-
-    fn tier_rule(&mut self, rule: &TierRule, section: Section, index: u32) -> Rule {
+    pub(super) fn tier_rule(&mut self, rule: &TierRule, section: Section, index: u32) -> Rule {
         let action = match rule.action {
             parsed::Action::Accept => Action::Allow,
             parsed::Action::Deny => Action::Deny,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use sluice_abi::{Identity, ipcache::AddressInfo};
 use sluice_world::Learned;
 
@@ -24,7 +24,8 @@ pub(super) struct Addresses {
     learned: Learned,
     /// Learned addresses with the DNS lists they were learned for.
     named: FxHashMap<Prefix, Box<[FqdnId]>>,
-    dirty: FxHashSet<Prefix>,
+    /// Addresses and prefixes that may mean something else now.
+    dirty: Vec<Prefix>,
     /// What the deltas so far have told.
     told: FxHashMap<Prefix, AddressInfo>,
 }
@@ -32,7 +33,7 @@ pub(super) struct Addresses {
 impl Addresses {
     /// Marks an address or prefix that may mean something else now.
     pub(super) fn mark(&mut self, prefix: Prefix) {
-        self.dirty.insert(prefix);
+        self.dirty.push(prefix);
     }
 }
 
@@ -40,7 +41,7 @@ impl Index {
     /// Marks whatever lies in regions whose address sets changed: pods and nodes for their identities, all else for its meaning.
     pub(super) fn mark_moved_blocks(&mut self) {
         for (region, with_owners) in self.vocabulary.prefixes.take_dirty() {
-            self.addresses.dirty.insert(region);
+            self.addresses.dirty.push(region);
             self.addresses
                 .dirty
                 .extend(self.vocabulary.prefixes.inside(region));
@@ -76,9 +77,10 @@ impl Index {
         if self.vocabulary.fqdns.take_changed() || new_names {
             self.name_addresses();
         }
-        let mut dirty: Vec<Prefix> = self.addresses.dirty.iter().copied().collect();
+        let mut dirty = std::mem::take(&mut self.addresses.dirty);
         dirty.sort_unstable();
-        for prefix in dirty {
+        dirty.dedup();
+        for &prefix in &dirty {
             let new = self.outside(prefix, delta);
             let old = match new {
                 Some(place) => self.addresses.outside.insert(prefix, place),
@@ -88,6 +90,7 @@ impl Index {
                 self.identities.release(identity);
             }
         }
+        self.addresses.dirty = dirty;
     }
 
     /// Finds which DNS lists each learned address was learned for.
@@ -157,8 +160,11 @@ impl Index {
 
     /// Tells what marked addresses and prefixes mean now.
     pub(super) fn emit_addresses(&mut self, delta: &mut Delta) {
-        let mut dirty: Vec<Prefix> = self.addresses.dirty.drain().collect();
-        dirty.sort_unstable();
+        // Nothing was marked since they were sorted.
+        let dirty = std::mem::take(&mut self.addresses.dirty);
+        let (told, addresses) = (&mut self.addresses.told, &mut delta.addresses);
+        told.reserve(dirty.len().saturating_sub(told.len()));
+        addresses.reserve(dirty.iter().filter(|prefix| prefix.is_address()).count());
         for prefix in dirty {
             let info = self.info(prefix);
             let old = match info {

@@ -21,8 +21,10 @@ impl Index {
         delta
             .endpoints
             .extend(gone.into_iter().map(|id| (id, None)));
-        let mut changed: Vec<u32> = self.workloads.changed.drain().collect();
+        let mut changed = std::mem::take(&mut self.workloads.changed);
         changed.sort_unstable();
+        changed.dedup();
+        delta.endpoints.reserve(changed.len());
         for pod in changed {
             let Some(entry) = self.workloads.pod(pod) else {
                 continue;

@@ -15,29 +15,31 @@ mod policies;
 mod subjects;
 mod workloads;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::{BTreeMap, BTreeSet};
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashSet;
 use sluice_abi::{Cookie, Identity};
 use sluice_crds::parsed::PolicyRef;
 use sluice_world::{
-    Learned, Mode, Namespace, Node, NodeName, Pod, PodRef, Policy, RuleRef, ServiceRef, WorldItem,
+    Learned, Mode, Namespace, Node, NodeName, Pod, PodRef, RuleRef, ServiceRef, WorldItem,
 };
 
 use crate::{
-    convert::Surroundings,
+    convert::{Prepared, Surroundings},
     delta::Delta,
-    identity::{self, IdentityBook, IdentityIndex, Store},
+    identity::{IdentityBook, IdentityIndex, Store},
     pool::Pool,
     properties::{Family, Kind, Properties},
     registry::SetId,
-    table::Installed,
+    rule::Tier,
+    sets::Sets,
+    table::Room,
     vocabulary::Vocabulary,
 };
 use addresses::Addresses;
 use nodes::Nodes;
 use owners::Owners;
-use policies::{InstalledPolicy, Touched};
+use policies::{InstalledPolicy, Source, Touched};
 use subjects::Subjects;
 use workloads::Workloads;
 
@@ -48,6 +50,8 @@ pub struct Settings {
     pub mode: Mode,
     /// What the index before it kept, so that numbers stay.
     pub store: Store,
+    /// Numbers that nodes have already; other nodes get greater ones.
+    pub nodes: BTreeMap<NodeName, u32>,
 }
 
 /// Names an item to delete.
@@ -67,13 +71,31 @@ pub enum ItemRef {
     Policy(PolicyRef),
 }
 
+/// A change of a pod that waits for a commit.
+#[derive(Debug)]
+enum PodChange {
+    // Boxing it would cost every pod of a cluster an allocation more.
+    Put(Pod),
+    Gone(PodRef),
+}
+
+impl PodChange {
+    const fn id(&self) -> &PodRef {
+        match self {
+            Self::Put(pod) => &pod.id,
+            Self::Gone(id) => id,
+        }
+    }
+}
+
 /// Changes that wait for a commit. The last change of an item counts.
 #[derive(Debug, Default)]
 struct Staged {
     namespaces: BTreeMap<String, Option<Namespace>>,
-    pods: BTreeMap<PodRef, Option<Pod>>,
+    /// In the order given: a whole cluster of pods comes at once, mostly in order of name.
+    pods: Vec<PodChange>,
     nodes: BTreeMap<NodeName, Option<Node>>,
-    policies: BTreeMap<PolicyRef, Option<Arc<Policy>>>,
+    policies: BTreeMap<PolicyRef, Option<Source>>,
     groups_changed: bool,
     services_changed: bool,
     learned: Option<Learned>,
@@ -88,10 +110,15 @@ pub struct Index {
     vocabulary: Vocabulary,
     identities: IdentityBook,
     pool: Pool,
+    room: Room,
     policies: BTreeMap<PolicyRef, InstalledPolicy>,
-    sets: FxHashMap<SetId, Installed>,
-    next_set: u32,
-    cookies: FxHashMap<Cookie, (SetId, u32)>,
+    /// Ordered tiers' places with the policies that stand there.
+    priorities: BTreeMap<(Tier, u16), BTreeSet<PolicyRef>>,
+    /// Policies that others replaced; see [`Self::tidy`].
+    replaced: Vec<Source>,
+    sets: Sets,
+    /// A tree, which grows without moving: a change must not pay for all rules there are.
+    cookies: BTreeMap<Cookie, (SetId, u32)>,
     next_cookie: u32,
     workloads: Workloads,
     nodes: Nodes,
@@ -113,13 +140,15 @@ impl Index {
             vocabulary: Vocabulary::default(),
             identities: IdentityBook::new(settings.store),
             pool: Pool::default(),
+            room: Room::default(),
             policies: BTreeMap::new(),
-            sets: FxHashMap::default(),
-            next_set: 0,
-            cookies: FxHashMap::default(),
+            priorities: BTreeMap::new(),
+            replaced: Vec::new(),
+            sets: Sets::default(),
+            cookies: BTreeMap::new(),
             next_cookie: Cookie::FIRST_RULE,
             workloads: Workloads::default(),
-            nodes: Nodes::default(),
+            nodes: Nodes::numbered(settings.nodes),
             owners: Owners::default(),
             addresses: Addresses::default(),
             subjects: Subjects::default(),
@@ -159,9 +188,7 @@ impl Index {
             WorldItem::Namespace(item) => {
                 self.staged.namespaces.insert(item.name.clone(), Some(item));
             }
-            WorldItem::Pod(item) => {
-                self.staged.pods.insert(item.id.clone(), Some(item));
-            }
+            WorldItem::Pod(item) => self.staged.pods.push(PodChange::Put(item)),
             WorldItem::Node(item) => {
                 self.staged.nodes.insert(item.name.clone(), Some(item));
             }
@@ -178,16 +205,25 @@ impl Index {
             WorldItem::Policy(item) => {
                 self.staged
                     .policies
-                    .insert(item.origin().clone(), Some(item));
+                    .insert(item.origin().clone(), Some(Source::Plain(item)));
             }
         }
+    }
+
+    /// Stages a policy that was prepared where it was read. Where the policy in force was prepared as well and only rules differ, the
+    /// commit takes the time that those rules take, however many others there are.
+    pub fn apply_prepared(&mut self, policy: Prepared) {
+        let id = policy.policy().origin().clone();
+        self.staged
+            .policies
+            .insert(id, Some(Source::Prepared(policy)));
     }
 
     /// Stages the removal of an item; nothing where there is none of this name.
     pub fn delete(&mut self, item: ItemRef) {
         match item {
             ItemRef::Namespace(name) => drop(self.staged.namespaces.insert(name, None)),
-            ItemRef::Pod(id) => drop(self.staged.pods.insert(id, None)),
+            ItemRef::Pod(id) => self.staged.pods.push(PodChange::Gone(id)),
             ItemRef::Node(name) => drop(self.staged.nodes.insert(name, None)),
             ItemRef::Service(id) => {
                 self.staged.services_changed |= self.surroundings.services.remove(&id).is_some();
@@ -207,8 +243,10 @@ impl Index {
 
     /// Makes all that is staged hold and tells what changed.
     pub fn commit(&mut self) -> Delta {
+        self.tidy();
         let mut delta = Delta::default();
-        let staged = std::mem::take(&mut self.staged);
+        let mut staged = std::mem::take(&mut self.staged);
+        staged.pods.sort_by(|one, other| one.id().cmp(other.id()));
         let mut touched = Touched::default();
         self.commit_policies(&staged, &mut touched, &mut delta);
         self.commit_nodes(&staged, &mut delta);
@@ -220,11 +258,18 @@ impl Index {
         delta
     }
 
+    /// Lets go of what the last commit replaced. The next commit does so too; called once a delta is on its way, this takes the time
+    /// that it takes to free a long policy out of that of a change.
+    pub fn tidy(&mut self) {
+        self.replaced.clear();
+        self.sets.rest();
+    }
+
     /// The rule that a cookie stands for; `None` for built-in cookies and rules that are gone.
     #[must_use]
     pub fn rule(&self, cookie: Cookie) -> Option<RuleRef> {
         let (set, rule) = self.cookies.get(&cookie)?;
-        Some(policies::rule_ref(&self.sets.get(set)?.set, *rule))
+        Some(policies::rule_ref(self.sets.get(*set)?.set(), *rule))
     }
 
     /// What has to be kept for the next start, so that numbers stay.
@@ -236,10 +281,12 @@ impl Index {
     /// Identities in use: number and labels.
     #[must_use]
     pub fn identities(&self) -> BTreeMap<Identity, Vec<String>> {
-        let names = self.vocabulary.names();
         self.identities
             .iter()
-            .map(|(_, record)| (record.number, identity::labels(&record.properties, names)))
+            .map(|(_, record)| {
+                let labels = record.labels().map(str::to_owned).collect();
+                (record.number, labels)
+            })
             .collect()
     }
 }

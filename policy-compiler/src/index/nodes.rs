@@ -1,10 +1,10 @@
 //! Nodes in and out of the index: their numbers, their addresses' identities (as own pods and as everyone else see them), and the
 //! prefixes they take pod addresses from.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use sluice_world::{Labels, Node, NodeName};
 
 use super::{Index, Staged, owners::Owner};
@@ -31,11 +31,25 @@ struct NodeEntry {
 #[derive(Debug, Default)]
 pub(super) struct Nodes {
     numbers: FxHashMap<NodeName, u32>,
+    /// The greatest number given out.
+    greatest: u32,
+    /// Nodes whose numbers no delta has told yet.
+    untold: FxHashSet<NodeName>,
     entries: FxHashMap<u32, NodeEntry>,
     dirty: Vec<u32>,
 }
 
 impl Nodes {
+    /// Of nodes that have their numbers from an index before this one.
+    pub(super) fn numbered(known: BTreeMap<NodeName, u32>) -> Self {
+        Self {
+            greatest: known.values().copied().max().unwrap_or_default(),
+            untold: known.keys().cloned().collect(),
+            numbers: known.into_iter().collect(),
+            ..Self::default()
+        }
+    }
+
     /// What an address of a node stands for.
     pub(super) fn identities(
         &self,
@@ -55,9 +69,14 @@ impl Index {
     /// The number of a node; given on first mention and kept.
     pub(super) fn node_number(&mut self, name: &NodeName, delta: &mut Delta) -> u32 {
         if let Some(&number) = self.nodes.numbers.get(name) {
+            if self.nodes.untold.remove(name) {
+                delta.nodes.push((name.clone(), number));
+            }
             return number;
         }
-        let number = u32::try_from(self.nodes.numbers.len() + 1).unwrap_or(u32::MAX);
+        // Four billion nodes do not fit into memory.
+        let number = self.nodes.greatest.saturating_add(1);
+        self.nodes.greatest = number;
         self.nodes.numbers.insert(name.clone(), number);
         delta.nodes.push((name.clone(), number));
         number

@@ -5,13 +5,17 @@ use std::collections::BTreeMap;
 use rustc_hash::{FxHashMap, FxHashSet};
 use sluice_world::Mode;
 
-use super::{Index, policies::Touched};
+use super::{
+    Index,
+    policies::{Gone, Touched, selectors},
+};
 use crate::{
     delta::Delta,
     identity::IdentityIndex,
     properties::Kind,
     registry::SetId,
     rule::{Direction, Place},
+    sets::Installed,
     table::{Compilation, Sources, Table, TableKey},
 };
 
@@ -34,6 +38,8 @@ pub(super) struct Subjects {
     of: FxHashMap<IdentityIndex, Pair>,
     /// Tables to be compiled whole.
     whole: FxHashSet<u32>,
+    /// Tables with the identities whose entries are to be compiled.
+    partly: BTreeMap<u32, FxHashSet<IdentityIndex>>,
     /// Tables that lost a subject.
     thinned: FxHashSet<u32>,
 }
@@ -69,7 +75,7 @@ impl Index {
                 Kind::Host => drop(self.hosts.insert(index)),
                 _ => {}
             }
-            let labels = crate::identity::labels(&record.properties, self.vocabulary.names());
+            let labels = record.labels().map(str::to_owned).collect();
             delta.identities.push((record.number, labels));
             touched.made.insert(index);
             self.vocabulary
@@ -87,8 +93,8 @@ impl Index {
         for &(set, rule) in &touched.rules {
             let Some(rule) = self
                 .sets
-                .get(&set)
-                .and_then(|s| s.set.rules.get(rule as usize))
+                .get(set)
+                .and_then(|s| s.set().rules.get(rule as usize))
             else {
                 continue;
             };
@@ -100,10 +106,10 @@ impl Index {
             }
         }
         for set in &touched.new_subjects {
-            if let Some(installed) = self.sets.get(set) {
+            if let Some(installed) = self.sets.get(*set) {
                 touched
                     .subjects
-                    .extend(self.vocabulary.registry.members(installed.set.subject));
+                    .extend(self.vocabulary.registry.members(installed.set().subject));
             }
         }
     }
@@ -121,7 +127,7 @@ impl Index {
             for (set, _) in self.vocabulary.registry.peer_of(selector) {
                 slots.extend(
                     self.sets
-                        .get(&set)
+                        .get(set)
                         .into_iter()
                         .flat_map(|known| &known.tables),
                 );
@@ -136,11 +142,11 @@ impl Index {
             let Some(table) = self.subjects.tables[slot as usize].as_mut() else {
                 continue;
             };
-            if let Some(entry) = table.entries.remove(index) {
-                self.pool.count(entry.cell, false);
+            if let Some(cell) = table.entries.remove(index) {
+                self.pool.count(cell, false);
                 delta.retired_peers.push(sluice_abi::policy::PeerKey {
                     table: table.id,
-                    identity: entry.identity,
+                    identity: record.number,
                 });
             }
         }
@@ -163,23 +169,23 @@ impl Index {
     }
 
     pub(super) fn commit_subjects(&mut self, touched: &mut Touched, delta: &mut Delta) {
-        self.assign(&touched.subjects);
+        self.assign(touched);
         self.drop_tables(delta);
         for set in &touched.whole {
             let tables = self
                 .sets
-                .get(set)
+                .get(*set)
                 .into_iter()
                 .flat_map(|known| &known.tables);
             self.subjects.whole.extend(tables);
         }
-        let mut peers: BTreeMap<u32, FxHashSet<IdentityIndex>> = BTreeMap::new();
+        let mut peers = std::mem::take(&mut self.subjects.partly);
         touched.peers.sort_unstable();
         touched.peers.dedup();
         for &(set, index) in &touched.peers {
             for &slot in self
                 .sets
-                .get(&set)
+                .get(set)
                 .into_iter()
                 .flat_map(|known| &known.tables)
             {
@@ -223,6 +229,7 @@ impl Index {
             };
             let change = Compilation::new(&table.key.clone(), &sources).compile(
                 table,
+                &mut self.room,
                 &mut self.pool,
                 &mut delta.retired_peers,
             );
@@ -250,8 +257,8 @@ impl Index {
     }
 
     /// Gives identities the tables of the rule sets that select them now.
-    fn assign(&mut self, subjects: &FxHashSet<IdentityIndex>) {
-        let mut subjects: Vec<IdentityIndex> = subjects.iter().copied().collect();
+    fn assign(&mut self, touched: &Touched) {
+        let mut subjects: Vec<IdentityIndex> = touched.subjects.iter().copied().collect();
         subjects.sort_unstable();
         let mut moves: BTreeMap<(Option<u32>, usize), Moving> = BTreeMap::new();
         for index in subjects {
@@ -272,7 +279,7 @@ impl Index {
         }
         for ((old, at), moving) in moves {
             if let Some(slot) = old
-                && self.rekey(slot, &moving)
+                && self.rekey(slot, &moving, &touched.gone)
             {
                 continue;
             }
@@ -283,7 +290,12 @@ impl Index {
     }
 
     /// Where all subjects of a table move to one key that has no table yet, the table moves with them: what changes is its difference.
-    fn rekey(&mut self, slot: u32, moving: &[(IdentityIndex, TableKey)]) -> bool {
+    fn rekey(
+        &mut self,
+        slot: u32,
+        moving: &[(IdentityIndex, TableKey)],
+        gone: &FxHashMap<SetId, Gone>,
+    ) -> bool {
         let Some(table) = self.subjects.tables[slot as usize].as_ref() else {
             return false;
         };
@@ -292,6 +304,14 @@ impl Index {
             && moving.iter().all(|(_, other)| other == key)
             && !self.subjects.by_key.contains_key(key);
         if together {
+            let named = self
+                .named_between(&table.key, key, gone)
+                // Many entries are sooner made all at once.
+                .filter(|named| !table.new && named.len() <= 64 + table.entries.len() / 4);
+            match named {
+                Some(named) => drop(self.subjects.partly.insert(slot, named)),
+                None => drop(self.subjects.whole.insert(slot)),
+            }
             self.unlink(slot);
             if let Some(table) = self.subjects.table_mut(slot) {
                 let old = std::mem::replace(&mut table.key, key.clone());
@@ -300,6 +320,47 @@ impl Index {
             self.link(slot, key);
         }
         together
+    }
+
+    /// Whose entries may differ between a table of one key and one of another; `None` where it may be everyone's.
+    fn named_between(
+        &self,
+        old: &TableKey,
+        new: &TableKey,
+        gone: &FxHashMap<SetId, Gone>,
+    ) -> Option<FxHashSet<IdentityIndex>> {
+        if old.ports != new.ports || old.sets.is_empty() || new.sets.is_empty() {
+            return None;
+        }
+        let mut named = FxHashSet::default();
+        let (mut before, mut after) = (false, false);
+        // Both are in order of place, and no rule set ever leaves its place.
+        let mut old = old.sets.iter().peekable();
+        for id in &new.sets {
+            while let Some(gone) = old.peek().and_then(|id| gone.get(id)) {
+                named.extend(&gone.peers);
+                before |= gone.default_deny;
+                old.next();
+            }
+            let installed = self.sets.get(*id)?;
+            after |= installed.set().default_deny;
+            if old.next_if_eq(&id).is_some() {
+                before |= installed.set().default_deny;
+                continue;
+            }
+            if installed.covering().next().is_some() {
+                return None;
+            }
+            let selectors = installed.set().rules.iter().flat_map(selectors);
+            named.extend(selectors.flat_map(|selector| self.vocabulary.registry.members(selector)));
+        }
+        for id in old {
+            let gone = gone.get(id)?;
+            named.extend(&gone.peers);
+            before |= gone.default_deny;
+        }
+        // Default deny decides everyone's entry.
+        (before == after).then_some(named)
     }
 
     fn move_subject(&mut self, index: IdentityIndex, at: usize, old: Option<u32>, key: &TableKey) {
@@ -312,6 +373,7 @@ impl Index {
             });
             self.subjects.tables[slot as usize] = Some(Table::new(slot + 1, key.clone()));
             self.link(slot, key);
+            self.subjects.whole.insert(slot);
             slot
         };
         if let Some(table) = self.subjects.table_mut(slot) {
@@ -330,9 +392,8 @@ impl Index {
 
     fn link(&mut self, slot: u32, key: &TableKey) {
         self.subjects.by_key.insert(key.clone(), slot);
-        self.subjects.whole.insert(slot);
         for set in &key.sets {
-            if let Some(installed) = self.sets.get_mut(set) {
+            if let Some(installed) = self.sets.get_mut(*set) {
                 installed.tables.insert(slot);
             }
         }
@@ -343,7 +404,7 @@ impl Index {
             return;
         };
         for set in &table.key.sets {
-            if let Some(installed) = self.sets.get_mut(set) {
+            if let Some(installed) = self.sets.get_mut(*set) {
                 installed.tables.remove(&slot);
             }
         }
@@ -400,7 +461,7 @@ impl Index {
             .selectors
             .iter()
             .flat_map(|selector| registry.subject_of(*selector))
-            .filter_map(|id| Some((*id, &self.sets.get(id)?.set)))
+            .filter_map(|id| Some((*id, self.sets.get(*id)?.set())))
             .filter(|(_, set)| set.direction == direction)
             .map(|(id, set)| (&set.place, id))
             .collect();
@@ -410,14 +471,9 @@ impl Index {
             let named = |port: &&crate::properties::NamedPort| {
                 key.sets
                     .iter()
-                    .filter_map(|id| self.sets.get(id))
-                    .any(|installed| {
-                        installed
-                            .set
-                            .rules
-                            .iter()
-                            .any(|rule| rule.names_port(port.name))
-                    })
+                    .filter_map(|id| self.sets.get(*id))
+                    .flat_map(Installed::naming)
+                    .any(|(_, rule)| rule.names_port(port.name))
             };
             key.ports = record
                 .properties

@@ -6,7 +6,7 @@ use std::{net::IpAddr, sync::Arc};
 use rustc_hash::{FxHashMap, FxHashSet};
 use sluice_world::{Namespace, Pod, PodRef};
 
-use super::{Index, Staged, owners::Owner};
+use super::{Index, PodChange, Staged, owners::Owner};
 use crate::{
     delta::Delta,
     identity::IdentityIndex,
@@ -65,6 +65,8 @@ pub(super) struct Workloads {
     slots: Vec<Option<Workload>>,
     by_key: FxHashMap<WorkloadKey, u32>,
     by_namespace: FxHashMap<Symbol, FxHashSet<u32>>,
+    /// By the key of a label of its pods' own.
+    by_label: FxHashMap<Symbol, FxHashSet<u32>>,
     free: Vec<u32>,
     pods: Vec<Option<PodEntry>>,
     free_pods: Vec<u32>,
@@ -72,9 +74,9 @@ pub(super) struct Workloads {
     external: FxHashMap<PodRef, Vec<IpAddr>>,
     external_ids: FxHashMap<PodRef, u32>,
     /// Pods whose addresses' identities are to be found again.
-    dirty: FxHashSet<u32>,
-    /// Pods whose endpoints may look different.
-    pub(super) changed: FxHashSet<u32>,
+    dirty: Vec<u32>,
+    /// Pods whose endpoints may look different; some may be gone.
+    pub(super) changed: Vec<u32>,
     /// Pods that are gone.
     pub(super) gone: Vec<PodRef>,
     by_identity: FxHashMap<IdentityIndex, FxHashSet<u32>>,
@@ -96,7 +98,7 @@ impl Workloads {
 
     /// Marks a pod whose address blocks may have changed.
     pub(super) fn mark(&mut self, pod: u32) {
-        self.dirty.insert(pod);
+        self.dirty.push(pod);
     }
 
     fn workload_mut(&mut self, index: u32) -> Option<&mut Workload> {
@@ -117,6 +119,9 @@ impl Workloads {
             classes: Vec::new(),
         };
         let index = place(&mut self.slots, &mut self.free, workload);
+        for (label, _) in &key.labels {
+            self.by_label.entry(*label).or_default().insert(index);
+        }
         self.by_key.insert(key, index);
         self.by_namespace
             .entry(namespace)
@@ -134,6 +139,11 @@ impl Workloads {
             self.by_key.remove(&workload.key);
             if let Some(all) = self.by_namespace.get_mut(&workload.key.namespace) {
                 all.remove(&index);
+            }
+            for (label, _) in &workload.key.labels {
+                if let Some(all) = self.by_label.get_mut(label) {
+                    all.remove(&index);
+                }
             }
             self.free.push(index);
         }
@@ -155,13 +165,17 @@ impl Index {
         }
         // Pods of one workload mostly follow each other by name.
         let mut last: Option<(&Pod, u32)> = None;
-        for (id, pod) in &staged.pods {
-            match pod {
-                Some(pod) if pod.external => {
+        for (at, change) in (1..).zip(&staged.pods) {
+            let id = change.id();
+            if staged.pods.get(at).is_some_and(|later| later.id() == id) {
+                continue;
+            }
+            match change {
+                PodChange::Put(pod) if pod.external => {
                     self.remove_pod(id);
                     self.put_external(pod);
                 }
-                Some(pod) if !pod.host_network => {
+                PodChange::Put(pod) if !pod.host_network => {
                     self.remove_external(id);
                     // The pod before is still in its workload, so that is still there.
                     let workload = match last {
@@ -182,8 +196,9 @@ impl Index {
         }
         self.owners.settle();
         self.mark_moved_blocks();
-        let mut dirty: Vec<u32> = self.workloads.dirty.drain().collect();
+        let mut dirty = std::mem::take(&mut self.workloads.dirty);
         dirty.sort_unstable();
+        dirty.dedup();
         for pod in dirty {
             self.identify(pod, delta);
         }
@@ -218,23 +233,40 @@ impl Index {
         if keys.is_empty() && !ports {
             return;
         }
-        for (index, workload) in (0..).zip(&self.workloads.slots) {
-            let Some(workload) = workload else { continue };
-            let namespace = workload.key.namespace;
-            let derived = self.workloads.namespaces.get(&namespace);
-            let mut own = workload
-                .key
-                .labels
-                .iter()
-                .chain(derived.into_iter().flatten());
-            let seen = |(key, _): &(Symbol, Symbol)| {
-                keys.contains(&(*key, None)) || keys.contains(&(*key, Some(namespace)))
+        let Workloads {
+            slots,
+            namespaces,
+            by_namespace,
+            by_label,
+            ..
+        } = &self.workloads;
+        let all_of = |namespace| by_namespace.get(namespace).into_iter().flatten();
+        for (key, namespace) in &keys {
+            let own = |index: &&u32| {
+                let workload = slots[**index as usize].as_ref();
+                workload.is_some_and(|known| known.key.labels.iter().any(|label| label.0 == *key))
             };
-            // Without its object a namespace still has its name as label.
-            let nameless = derived.is_none();
-            if own.any(seen) || nameless || ports && !workload.key.ports.is_empty() {
-                dirty.insert(index);
+            match namespace {
+                Some(namespace) => dirty.extend(all_of(namespace).filter(own)),
+                None => dirty.extend(by_label.get(key).into_iter().flatten()),
             }
+            let derived = namespaces.iter().filter(|(name, labels)| {
+                namespace.is_none_or(|namespace| namespace == **name)
+                    && labels.iter().any(|label| label.0 == *key)
+            });
+            dirty.extend(derived.flat_map(|(name, _)| all_of(name)));
+        }
+        // Without its object a namespace still has its name as label.
+        let nameless = by_namespace
+            .iter()
+            .filter(|(name, _)| !namespaces.contains_key(name));
+        dirty.extend(nameless.flat_map(|(_, all)| all));
+        if ports {
+            let named = (0..).zip(slots).filter(|(_, workload)| {
+                let workload = workload.as_ref();
+                workload.is_some_and(|workload| !workload.key.ports.is_empty())
+            });
+            dirty.extend(named.map(|(index, _): (u32, _)| index));
         }
     }
 
@@ -284,8 +316,9 @@ impl Index {
             if same && entry.node == node {
                 return;
             }
-            self.clear_pod(known.unwrap_or_default());
         }
+        // The workload it leaves goes only once the pod is in the one it joins: it may be the same, and nobody else's.
+        let left = known.and_then(|index| self.clear_pod(index));
         let id = Arc::new(pod.id.clone());
         let entry = PodEntry {
             id: Arc::clone(&id),
@@ -308,31 +341,31 @@ impl Index {
         if let Some(workload) = self.workloads.workload_mut(workload) {
             workload.pods.insert(index);
         }
+        if let Some(left) = left {
+            self.workloads.drop_if_empty(left);
+        }
         for address in addresses.into_iter().flatten() {
             // Marked when the pod's identity is found.
             self.owners.add(address.into(), Owner::Pod(index));
         }
-        self.workloads.dirty.insert(index);
-        self.workloads.changed.insert(index);
+        self.workloads.dirty.push(index);
     }
 
     fn remove_pod(&mut self, id: &PodRef) {
         let Some(index) = self.workloads.by_id.remove(id) else {
             return;
         };
-        self.clear_pod(index);
+        if let Some(left) = self.clear_pod(index) {
+            self.workloads.drop_if_empty(left);
+        }
         self.workloads.pods[index as usize] = None;
         self.workloads.free_pods.push(index);
-        self.workloads.dirty.remove(&index);
-        self.workloads.changed.remove(&index);
         self.workloads.gone.push(id.clone());
     }
 
-    /// Takes back all that a pod holds.
-    fn clear_pod(&mut self, index: u32) {
-        let Some(entry) = self.workloads.pods[index as usize].take() else {
-            return;
-        };
+    /// Takes back all that a pod holds. The workload it was in, which may be without pods now.
+    fn clear_pod(&mut self, index: u32) -> Option<u32> {
+        let entry = self.workloads.pods[index as usize].take()?;
         for (address, identity) in entry.addresses {
             if let Some(address) = address {
                 self.owners.remove(address.into(), Owner::Pod(index));
@@ -345,7 +378,7 @@ impl Index {
         if let Some(workload) = self.workloads.workload_mut(entry.workload) {
             workload.pods.remove(&index);
         }
-        self.workloads.drop_if_empty(entry.workload);
+        Some(entry.workload)
     }
 
     fn put_external(&mut self, pod: &Pod) {
@@ -392,7 +425,7 @@ impl Index {
         // A pod without address has one identity all the same.
         atoms.resize_with(entry.addresses.len(), Vec::new);
         for ((address, identity), atoms) in entry.addresses.iter_mut().zip(atoms) {
-            let new = self.acquire_class(entry.workload, atoms, delta);
+            let new = self.acquire_class(entry.workload, &atoms, delta);
             if let Some(old) = std::mem::replace(identity, new) {
                 self.release_class(entry.workload, old);
             }
@@ -401,13 +434,13 @@ impl Index {
             }
         }
         self.workloads.pods[pod as usize] = Some(entry);
-        self.workloads.changed.insert(pod);
+        self.workloads.changed.push(pod);
     }
 
     fn acquire_class(
         &mut self,
         index: u32,
-        atoms: Vec<AtomId>,
+        atoms: &[AtomId],
         delta: &mut Delta,
     ) -> Option<IdentityIndex> {
         let Self {
@@ -426,7 +459,7 @@ impl Index {
             kind: Kind::Pod,
             labels: workload.labels.clone(),
             ports: workload.ports.clone(),
-            atoms: atoms.clone().into(),
+            atoms: atoms.into(),
             fqdns: Box::default(),
         };
         let identity = match identities.acquire(properties, vocabulary.names()) {

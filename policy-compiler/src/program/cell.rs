@@ -95,6 +95,9 @@ fn first<T: Ord>(left: Option<T>, right: Option<T>) -> Option<T> {
 }
 
 fn union(left: &[(Rank, Part)], right: &[(Rank, Part)]) -> Vec<(Rank, Part)> {
+    if left.is_empty() || right.is_empty() {
+        return [left, right].concat();
+    }
     let mut all = [left, right].concat();
     all.sort_unstable();
     all.dedup();

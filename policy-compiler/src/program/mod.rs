@@ -118,7 +118,9 @@ impl Program {
     #[must_use]
     pub fn join(&self, other: &Self) -> Self {
         let (left, right) = (&self.pieces, &other.pieces);
-        let mut builder = Builder::default();
+        let mut builder = Builder {
+            pieces: Vec::with_capacity(left.len().max(right.len())),
+        };
         let (mut at_left, mut at_right) = (0, 0);
         let mut position = 0;
         loop {
@@ -150,6 +152,11 @@ impl Program {
             programs = half;
         }
         programs.pop().unwrap_or_default()
+    }
+
+    /// Whether this is the program that says nothing anywhere.
+    pub(crate) fn is_silent(&self) -> bool {
+        matches!(&self.pieces[..], [(_, cell)] if *cell == Cell::default())
     }
 
     /// The cell at one point.

@@ -19,11 +19,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 pub use error::BuildError;
 pub use inputs::{Inputs, Workload, WorkloadSize};
-pub use nodes::IMPLIED_NODE;
-pub use pods::LAB_EXTERNAL;
+pub use nodes::{IMPLIED_NODE, node};
+pub use pods::{LAB_EXTERNAL, pod};
+pub use services::{service, slice_endpoints, slice_service};
 
 use crate::{
-    model::{CidrGroup, Namespace, NodeName, Pod},
+    model::{CidrGroup, Labels, Namespace, NodeName, Pod},
     world::World,
 };
 
@@ -97,20 +98,33 @@ fn add_pod(world: &mut World, pod: Pod) -> Result<(), BuildError> {
 }
 
 fn add_group(world: &mut World, group: &sluice_crds::parsed::CidrGroup) -> Result<(), BuildError> {
-    let kind = group.kind.to_string();
-    let item = CidrGroup {
-        kind: kind.clone(),
+    let item = cidr_group(group);
+    let key = (item.kind.clone(), item.name.clone());
+    match world.cidr_groups.insert(key, item) {
+        Some(_) => Err(BuildError::Duplicate(format!(
+            "{} {}",
+            group.kind, group.name
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// A CIDR group as an item.
+#[must_use]
+pub fn cidr_group(group: &sluice_crds::parsed::CidrGroup) -> CidrGroup {
+    CidrGroup {
+        kind: group.kind.to_string(),
         name: group.name.clone(),
         labels: group.labels.clone(),
         cidrs: group.cidrs.iter().copied().collect(),
-    };
-    match world
-        .cidr_groups
-        .insert((kind.clone(), group.name.clone()), item)
-    {
-        Some(_) => Err(BuildError::Duplicate(format!("{kind} {}", group.name))),
-        None => Ok(()),
     }
+}
+
+/// A namespace of this name with these labels, its name among them.
+#[must_use]
+pub fn namespace(name: String, mut labels: Labels) -> Namespace {
+    labels.insert(NAMESPACE_NAME_LABEL.into(), name.clone());
+    Namespace { name, labels }
 }
 
 /// Namespaces as given, and those that pods, services and policies only refer to.
@@ -136,11 +150,10 @@ fn add_namespaces(
     for name in of_pods.chain(of_services).chain(of_policies) {
         namespaces.entry(name).or_default();
     }
-    for (name, mut labels) in namespaces {
-        labels.insert(NAMESPACE_NAME_LABEL.into(), name.clone());
+    for (name, labels) in namespaces {
         world
             .namespaces
-            .insert(name.clone(), Namespace { name, labels });
+            .insert(name.clone(), namespace(name, labels));
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ pub(super) fn add(
     drafts: &[Draft],
 ) -> Result<(), BuildError> {
     for object in given {
-        let node = read(object)?;
+        let node = node(object)?;
         let name = node.name.clone();
         if world.nodes.insert(name.clone(), node).is_some() {
             return Err(BuildError::Duplicate(format!("Node {name}")));
@@ -71,7 +71,11 @@ fn implied(name: &str) -> Node {
     }
 }
 
-fn read(object: &NodeObject) -> Result<Node, BuildError> {
+/// A node as its object has it: its own addresses, and prefixes where somebody gave it some.
+///
+/// # Errors
+/// A field can't be read as what it should be.
+pub fn node(object: &NodeObject) -> Result<Node, BuildError> {
     let name = object
         .metadata
         .name

@@ -32,6 +32,24 @@ impl Draft {
 
 /// Reads a pod; nothing for one that has ended: its address may be another's by now.
 pub(super) fn read(object: &PodObject) -> Result<Option<Draft>, BuildError> {
+    let Some(mut pod) = pod(object)? else {
+        return Ok(None);
+    };
+    let annotations = object.metadata.annotations.as_ref();
+    if let Some(written) = annotations.and_then(|all| all.get(LAB_EXTERNAL)) {
+        pod.addresses = external_addresses(&pod.id, written)?;
+        pod.external = true;
+    }
+    let node = Some(pod.node.0.clone()).filter(|name| !name.is_empty());
+    Ok(Some(Draft { node, pod }))
+}
+
+/// A pod as a cluster has it: with the node that it names, empty where it names none, and the addresses of its status. Nothing for one
+/// that has ended. Annotations have no say: whoever may make a pod could otherwise make it one that no policy selects.
+///
+/// # Errors
+/// A field can't be read as what it should be.
+pub fn pod(object: &PodObject) -> Result<Option<Pod>, BuildError> {
     let status = object.status.as_ref();
     let phase = status.and_then(|status| status.phase.as_deref());
     if matches!(phase, Some("Succeeded" | "Failed")) {
@@ -45,33 +63,30 @@ pub(super) fn read(object: &PodObject) -> Result<Option<Draft>, BuildError> {
             .unwrap_or_else(|| "default".into()),
         name: metadata.name.clone().ok_or(BuildError::Unnamed("Pod"))?,
     };
-    let external = metadata
-        .annotations
-        .as_ref()
-        .and_then(|all| all.get(LAB_EXTERNAL));
-    let addresses = match external {
-        Some(written) => external_addresses(&id, written)?,
-        None => status_addresses(&id, object)?,
-    };
-    let spec = object.spec.clone().unwrap_or_default();
-    let service_account = spec.service_account_name.or(spec.service_account);
-    let (named_ports, listens) = ports(&id, &spec.containers)?;
-    let pod = Pod {
+    let addresses = status_addresses(&id, object)?;
+    let spec = object.spec.as_ref();
+    let service_account = spec.and_then(|spec| {
+        let name = spec.service_account_name.as_ref();
+        name.or(spec.service_account.as_ref())
+    });
+    let containers = spec.map(|spec| &spec.containers[..]).unwrap_or_default();
+    let (named_ports, listens) = ports(&id, containers)?;
+    Ok(Some(Pod {
         labels: metadata.labels.clone().unwrap_or_default() as Labels,
         service_account: service_account
             .filter(|name| !name.is_empty())
+            .cloned()
             .unwrap_or_else(|| "default".into()),
-        node: NodeName::default(),
-        host_network: spec.host_network.unwrap_or_default(),
+        node: NodeName(
+            spec.and_then(|spec| spec.node_name.clone())
+                .unwrap_or_default(),
+        ),
+        host_network: spec.and_then(|spec| spec.host_network).unwrap_or_default(),
         addresses,
         named_ports,
         listens,
-        external: external.is_some(),
+        external: false,
         id,
-    };
-    Ok(Some(Draft {
-        node: spec.node_name.filter(|name| !name.is_empty()),
-        pod,
     }))
 }
 

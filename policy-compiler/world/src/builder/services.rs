@@ -20,14 +20,14 @@ pub(super) fn add(
     slices: &[EndpointSlice],
 ) -> Result<(), BuildError> {
     for object in services {
-        let service = read(object)?;
+        let service = service(object)?;
         let id = service.id.clone();
         if world.services.insert(id.clone(), service).is_some() {
             return Err(BuildError::Duplicate(format!("Service {id}")));
         }
     }
     for slice in slices {
-        let Some((id, endpoints)) = read_slice(slice)? else {
+        let Some((id, endpoints)) = slice_endpoints(slice)? else {
             continue;
         };
         let service = world.services.entry(id.clone()).or_insert_with(|| Service {
@@ -42,7 +42,11 @@ pub(super) fn add(
     Ok(())
 }
 
-fn read(object: &ServiceObject) -> Result<Service, BuildError> {
+/// A service, without the endpoints that its slices have.
+///
+/// # Errors
+/// A field can't be read as what it should be.
+pub fn service(object: &ServiceObject) -> Result<Service, BuildError> {
     let metadata = &object.metadata;
     let id = ServiceRef {
         namespace: metadata
@@ -80,39 +84,17 @@ fn read(object: &ServiceObject) -> Result<Service, BuildError> {
 }
 
 /// Whose slice it is, and its addresses that are not said to be unready. Nothing for slices of names instead of addresses.
-fn read_slice(slice: &EndpointSlice) -> Result<Option<(ServiceRef, BTreeSet<IpAddr>)>, BuildError> {
-    let metadata = &slice.metadata;
-    let namespace = metadata
-        .namespace
-        .clone()
-        .unwrap_or_else(|| "default".into());
-    let object = format!(
-        "EndpointSlice {namespace}/{}",
-        metadata.name.as_deref().unwrap_or_default()
-    );
+///
+/// # Errors
+/// A field can't be read as what it should be.
+pub fn slice_endpoints(
+    slice: &EndpointSlice,
+) -> Result<Option<(ServiceRef, BTreeSet<IpAddr>)>, BuildError> {
     if slice.address_type == "FQDN" {
         return Ok(None);
     }
-    let label = metadata
-        .labels
-        .as_ref()
-        .and_then(|labels| labels.get(SERVICE_NAME_LABEL));
-    let name = label.cloned().or_else(|| {
-        // The API server's own slice is named after its service, and hand-written copies of it often lack the label.
-        metadata
-            .name
-            .clone()
-            .filter(|name| namespace == "default" && name == "kubernetes")
-    });
-    let Some(name) = name else {
-        let field = format!("metadata.labels[{SERVICE_NAME_LABEL}]");
-        return Err(BuildError::field(
-            &object,
-            &field,
-            "",
-            "is missing, so that it belongs to no service",
-        ));
-    };
+    let id = slice_service(slice)?;
+    let object = slice_name(slice);
     let mut addresses = BTreeSet::new();
     for endpoint in slice.endpoints.iter().flatten() {
         let ready = endpoint
@@ -134,5 +116,45 @@ fn read_slice(slice: &EndpointSlice) -> Result<Option<(ServiceRef, BTreeSet<IpAd
             addresses.insert(address);
         }
     }
-    Ok(Some((ServiceRef { namespace, name }, addresses)))
+    Ok(Some((id, addresses)))
+}
+
+fn slice_name(slice: &EndpointSlice) -> String {
+    let metadata = &slice.metadata;
+    let namespace = metadata.namespace.as_deref().unwrap_or("default");
+    let name = metadata.name.as_deref().unwrap_or_default();
+    format!("EndpointSlice {namespace}/{name}")
+}
+
+/// Whose slice it is.
+///
+/// # Errors
+/// It does not say.
+pub fn slice_service(slice: &EndpointSlice) -> Result<ServiceRef, BuildError> {
+    let metadata = &slice.metadata;
+    let namespace = metadata
+        .namespace
+        .clone()
+        .unwrap_or_else(|| "default".into());
+    let label = metadata
+        .labels
+        .as_ref()
+        .and_then(|labels| labels.get(SERVICE_NAME_LABEL));
+    let name = label.cloned().or_else(|| {
+        // The API server's own slice is named after its service, and hand-written copies of it often lack the label.
+        metadata
+            .name
+            .clone()
+            .filter(|name| namespace == "default" && name == "kubernetes")
+    });
+    let Some(name) = name else {
+        let field = format!("metadata.labels[{SERVICE_NAME_LABEL}]");
+        return Err(BuildError::field(
+            &slice_name(slice),
+            &field,
+            "",
+            "is missing, so that it belongs to no service",
+        ));
+    };
+    Ok(ServiceRef { namespace, name })
 }
