@@ -1,0 +1,7 @@
+//! The node around the pods: its devices, its routes to other nodes' pods, its forwarding. Pods and policy may not enter.
+
+mod forwarding;
+mod routes;
+
+pub use forwarding::forward;
+pub use routes::{DirectRoutes, RoutingOptions, remove_routes};

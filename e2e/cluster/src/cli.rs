@@ -1,0 +1,239 @@
+//! The words of the command line and their help. Doing anything may not enter.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+use sluice_cluster::{Cni, Machine, Name, Options, Proxy, upstream};
+
+/// A real Kubernetes of several nodes on this machine, for tests.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask cluster",
+    bin_name = "cargo xtask cluster",
+    version
+)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do with a cluster.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build Kubernetes and all else that a cluster is made of, except what is built already
+    Build,
+
+    /// Start a cluster
+    #[command(
+        after_help = "Examples:\n  cargo xtask cluster up\n  cargo xtask cluster up --nodes 2 --cni bridge"
+    )]
+    Up(Up),
+
+    /// Remove a cluster, or what a killed run left of one
+    Down {
+        #[command(flatten)]
+        which: Which,
+    },
+
+    /// Run a command on a machine: `cp`, `out` or a node's number
+    #[command(
+        after_help = "Examples:\n  cargo xtask cluster exec 1 -- ip route\n  cargo xtask cluster exec out -- ping -c1 172.30.0.11"
+    )]
+    Exec {
+        #[command(flatten)]
+        which: Which,
+        /// `cp`, `out` or a node's number
+        machine: Machine,
+        /// The command
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+
+    /// Run kubectl as the administrator
+    #[command(after_help = "Examples:\n  cargo xtask cluster kubectl -- get pods --all-namespaces")]
+    Kubectl(Tool),
+
+    /// Run helm as the administrator
+    #[command(after_help = "Examples:\n  cargo xtask cluster helm -- list --all-namespaces")]
+    Helm(Tool),
+
+    /// Kill a service with SIGKILL; it comes back after a second
+    #[command(after_help = "Examples:\n  cargo xtask cluster kill 1 containerd")]
+    Kill(Service),
+
+    /// Stop a service until it is started again
+    #[command(after_help = "Examples:\n  cargo xtask cluster stop cp kube-apiserver")]
+    Stop(Service),
+
+    /// Start a service that was stopped
+    #[command(after_help = "Examples:\n  cargo xtask cluster start cp kube-apiserver")]
+    Start(Service),
+
+    /// Run Kubernetes' own tests against a running cluster
+    #[command(
+        after_help = "Examples:\n  cargo xtask cluster upstream\n  cargo xtask cluster upstream --focus 'Netpol' --skip 'SCTP'"
+    )]
+    Upstream(Upstream),
+
+    /// Start a cluster, test Sluice on it, remove it
+    #[command(
+        after_help = "Examples:\n  cargo xtask cluster test\n  cargo xtask cluster test --baseline"
+    )]
+    Test(Test),
+
+    /// Be the first process of a machine
+    #[command(hide = true)]
+    Init {
+        /// What the machine is like
+        spec: PathBuf,
+    },
+}
+
+/// Which cluster.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Which {
+    /// The cluster's name
+    #[arg(long, default_value_t)]
+    pub(crate) name: Name,
+}
+
+/// What the cluster to start is like.
+#[derive(Args, Debug)]
+pub(crate) struct Up {
+    #[command(flatten)]
+    which: Which,
+    /// How many nodes
+    #[arg(long, default_value_t = 3)]
+    nodes: u8,
+    /// Who connects pods
+    #[arg(long, value_enum, default_value_t)]
+    cni: Cni,
+    /// Who translates service addresses
+    #[arg(long, value_enum, default_value_t)]
+    proxy: Proxy,
+    /// An image file that every node loads; may be given several times
+    #[arg(long = "image", value_name = "FILE")]
+    images: Vec<PathBuf>,
+    /// Let Kubernetes give every node its pod addresses, as with --cni bridge
+    #[arg(long)]
+    node_pod_cidrs: bool,
+    /// The node through which the control plane reaches pods
+    #[arg(long, value_name = "NODE")]
+    control_plane_route: Option<u8>,
+    /// Keep nodes without heartbeats as they are, for fake ones
+    #[arg(long)]
+    fake_nodes: bool,
+    /// Leave cluster DNS out
+    #[arg(long)]
+    no_dns: bool,
+}
+
+impl From<Up> for Options {
+    fn from(up: Up) -> Self {
+        Self {
+            name: up.which.name,
+            nodes: up.nodes,
+            cni: up.cni,
+            proxy: up.proxy,
+            images: up.images,
+            node_pod_cidrs: up.node_pod_cidrs || up.cni == Cni::Bridge,
+            control_plane_route: up.control_plane_route,
+            fake_nodes: up.fake_nodes,
+            dns: !up.no_dns,
+            api_server_switches: Vec::new(),
+        }
+    }
+}
+
+/// A program run as the administrator.
+#[derive(Args, Debug)]
+pub(crate) struct Tool {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// Its arguments
+    #[arg(last = true)]
+    pub(crate) arguments: Vec<OsString>,
+}
+
+/// A service of a machine.
+#[derive(Args, Debug)]
+pub(crate) struct Service {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// `cp` or a node's number
+    pub(crate) machine: Machine,
+    /// containerd, kubelet or kube-proxy; etcd, kube-apiserver, kube-controller-manager or kube-scheduler
+    #[arg(value_name = "SERVICE")]
+    pub(crate) unit: String,
+}
+
+/// Which upstream tests.
+#[derive(Args, Debug)]
+pub(crate) struct Upstream {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// Tests whose name matches this regular expression
+    #[arg(long, default_value = upstream::CONFORMANCE)]
+    focus: String,
+    /// But none whose name matches this one
+    #[arg(long, default_value = r"\[Serial\]")]
+    skip: String,
+    /// How many at once
+    #[arg(long, default_value_t = 6)]
+    parallel: u8,
+}
+
+impl Upstream {
+    pub(crate) fn selection(&self) -> upstream::Selection {
+        upstream::Selection {
+            focus: self.focus.clone(),
+            skip: self.skip.clone(),
+            parallel: self.parallel,
+        }
+    }
+}
+
+/// How to test.
+#[derive(Args, Debug)]
+pub(crate) struct Test {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// How many nodes
+    #[arg(long, default_value_t = 3)]
+    pub(crate) nodes: u8,
+    /// Test the harness itself: the reference bridge plugin in Sluice's place
+    #[arg(long)]
+    pub(crate) baseline: bool,
+    /// Leave the upstream tests out
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// How often services are killed
+    #[arg(long, default_value_t = 20)]
+    pub(crate) kills: u16,
+    /// Leave the cluster up, to look at what went wrong
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_bridge_plugin_brings_what_it_needs() {
+        let cli = Cli::try_parse_from(["x", "up", "--cni", "bridge", "--nodes", "2"]).unwrap();
+        let Command::Up(up) = cli.command else {
+            panic!("not up")
+        };
+        let options = Options::from(up);
+        assert!(options.node_pod_cidrs && options.nodes == 2);
+    }
+}
