@@ -4,7 +4,7 @@ use std::io;
 
 use sluice_datapath::{
     load::{BadName, LoadError},
-    state::EndpointsFull,
+    state::{EndpointsFull, ServicesError},
     sys::SysError,
     writer::WriteError,
 };
@@ -25,6 +25,9 @@ pub enum AgentError {
     /// Endpoints.
     #[error(transparent)]
     Endpoints(#[from] EndpointsFull),
+    /// Services.
+    #[error(transparent)]
+    Services(#[from] ServicesError),
     /// The name of an instance.
     #[error(transparent)]
     Instance(#[from] BadName),

@@ -16,11 +16,12 @@ use sluice_abi::{
     config::Config,
     endpoint::Endpoint,
     ipcache::{Address, AddressInfo, PrefixKey},
+    service::Frontend,
 };
 use sluice_datapath::{
     load::{self, Attachment, Datapath, Instance, LoadError, Sizes},
     net::{Mac, NetNs},
-    state::{AddressChange, Addresses, Endpoints, Settings},
+    state::{AddressChange, Addresses, Endpoints, Services, Settings, Targets},
     writer::{Change, KernelStore, MapStore, Usage, Writer},
 };
 use sluice_policy::{Delta, delta};
@@ -59,6 +60,7 @@ pub struct Node {
     writer: Writer<KernelStore>,
     addresses: Addresses,
     endpoints: Endpoints,
+    services: Services,
     settings: Settings,
     tables: Tables,
     /// What the kernel holds of an earlier process or world. It goes when the new is there.
@@ -114,6 +116,7 @@ impl Node {
             config,
             addresses: datapath.addresses()?,
             endpoints: datapath.endpoints()?,
+            services: datapath.services()?,
             settings: datapath.settings()?,
             writer,
             datapath,
@@ -215,6 +218,29 @@ impl Node {
     /// There is no such interface.
     pub fn add_outside(&mut self, index: u32, namespace: &NetNs) -> Result<(), AgentError> {
         Ok(self.datapath.attach_outside(namespace, index)?)
+    }
+
+    /// Changes services; `None` for a frontend that goes. Pods' packets to a frontend go to one of its backends, and are judged there. A
+    /// service whose backends are not this node's to use is `silent`. Returns how many frontends changed.
+    ///
+    /// # Errors
+    /// A map is full, or the kernel refuses: what could not change is named, the rest is changed.
+    pub fn apply_services(
+        &mut self,
+        changes: &[(Frontend, Option<Targets>)],
+    ) -> Result<usize, AgentError> {
+        Ok(self.services.apply(changes)?)
+    }
+
+    /// Makes the services exactly these: for the first word of a new source of them.
+    ///
+    /// # Errors
+    /// As for [`Node::apply_services`].
+    pub fn sync_services(
+        &mut self,
+        services: &BTreeMap<Frontend, Targets>,
+    ) -> Result<usize, AgentError> {
+        Ok(self.services.sync(services)?)
     }
 
     /// Ends a pod's endpoint. What still comes from its interface drops.

@@ -13,8 +13,12 @@ mod headers;
 mod kernel_rig;
 #[path = "../../datapath/abi/tests/specification/policy.rs"]
 mod policy;
+#[path = "../../datapath/abi/tests/specification/service.rs"]
+mod service;
 #[path = "../../datapath/abi/tests/specification/source.rs"]
 mod source;
+#[path = "../../datapath/abi/tests/specification/stack.rs"]
+mod stack;
 #[path = "../../datapath/abi/tests/specification/stream.rs"]
 mod stream;
 

@@ -3,16 +3,16 @@
 //! The order of the steps is here and nothing else; what a step does is in `parse`, `neighbour`, `track`, `judge` and `report`.
 
 use crate::{
-    Reason, atomic,
+    Reason, atomic, balance,
     config::Config,
-    conntrack::place,
-    context::{Context, Outcome},
+    conntrack::{ConntrackEntry, place},
+    context::{Context, Outcome, Through},
     datapath::Datapath,
     event::Hook,
     judge, neighbour,
     packet::Packet,
     parse::{self, Headers, ether_type, protocol},
-    report,
+    refuse, report,
     track::{self, Known},
 };
 
@@ -34,7 +34,7 @@ pub fn from_endpoint<D: Datapath, P: Packet + ?Sized>(
     seen: Seen,
 ) -> Outcome {
     begin(packet, context, Hook::FromEndpoint, seen);
-    finish(datapath, context, |datapath, context| {
+    let outcome = finish(datapath, context, |datapath, context| {
         settings(datapath, context)?;
         open(packet, context)?;
         if context.headers.ether_type == ether_type::ARP {
@@ -50,7 +50,11 @@ pub fn from_endpoint<D: Datapath, P: Packet + ?Sized>(
         }
         judge_packet(datapath, packet, context)?;
         Ok(forward(context))
-    })
+    });
+    if outcome == Outcome::Drop && context.reason == Reason::NoBackend {
+        return refuse::unreachable(datapath, context);
+    }
+    outcome
 }
 
 /// A packet that the node's stack sends to a pod: its own, or one it forwards.
@@ -242,10 +246,15 @@ fn settle<D: Datapath, P: Packet + ?Sized>(
     known: Known,
 ) -> Result<(), Reason> {
     if known != Known::Yes {
-        judge_slowly(datapath, packet, context, known == Known::Stale)?;
+        // By way of the context: a number that the verifier follows has it walk through all that is behind it once for each.
+        context.known = known;
+        judge_slowly(datapath, packet, context)?;
     }
     if context.headers.is(Headers::FRAGMENT) && !context.headers.is(Headers::LATER) {
         track::remember_fragment(datapath, context);
+    }
+    if context.service == Through::Back {
+        balance::answer(context);
     }
     Ok(())
 }
@@ -256,7 +265,6 @@ fn judge_slowly<D: Datapath, P: Packet + ?Sized>(
     datapath: &D,
     packet: &P,
     context: &mut Context,
-    stale: bool,
 ) -> Result<(), Reason> {
     if context.hook == Hook::FromEndpoint {
         claim(datapath, context)?;
@@ -272,8 +280,13 @@ fn judge_slowly<D: Datapath, P: Packet + ?Sized>(
         parse::quoted(packet, &context.headers, &mut context.inner)?;
         return track::relate(datapath, context);
     }
-    if stale {
-        return track::judge_again(datapath, context);
+    match context.known {
+        Known::Stale => return track::judge_again(datapath, context),
+        Known::Conflict => return Err(Reason::TranslationConflict),
+        Known::No | Known::Yes => {}
+    }
+    if context.hook == Hook::FromEndpoint && balance::open(datapath, context)? {
+        judge::resolve(datapath, context)?;
     }
     track::judge_new(datapath, context)?;
     track::begin(datapath, context)
@@ -346,6 +359,10 @@ fn foreign<D: Datapath>(datapath: &D, context: &mut Context) -> Result<(), Reaso
 fn forward(context: &mut Context) -> Outcome {
     // A router's stack answers a packet that has come too far; it will not forward it.
     if context.headers.hop_limit <= 1 {
+        return Outcome::Stack;
+    }
+    // What netfilter translated on the way here, it must see on the way back.
+    if context.flow & ConntrackEntry::VIA_STACK != 0 {
         return Outcome::Stack;
     }
     if context.destination.slot != 0 {

@@ -81,6 +81,23 @@ pub mod place {
     pub const HOST: u32 = 1;
 }
 
+/// What translation puts in place of an entry's key. Which is which, the entry's flags say.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Nat {
+    /// The address that takes another's place.
+    pub address: Address,
+    /// Its port, host byte order.
+    pub port: u16,
+    /// The client's port, host byte order.
+    pub client_port: u16,
+    /// For [`ConntrackEntry::SERVICE`]: id of the backend.
+    pub backend: u32,
+}
+
+// SAFETY: integers and arrays of integers without padding, as its size shows.
+unsafe impl Words for Nat {}
+
 /// Value of the conntrack map, as userland reads it; the programs see the same bytes as [`Connection`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -107,12 +124,14 @@ pub struct ConntrackEntry {
     pub owner: u32,
     /// A [`State`] as a number.
     pub state: u8,
-    /// [`ConntrackEntry::SOURCE_HIGH`], [`ConntrackEntry::LOG`].
+    /// [`ConntrackEntry::SOURCE_HIGH`] and the flags after it.
     pub flags: u8,
     /// Which directions have sent FIN: bit 0 original, bit 1 reply.
     pub closing: u8,
     /// Zero.
     pub reserved: u8,
+    /// What translation puts in place of what the key says; zeros without.
+    pub nat: Nat,
 }
 
 impl ConntrackEntry {
@@ -120,6 +139,18 @@ impl ConntrackEntry {
     pub const SOURCE_HIGH: u8 = 1;
     /// Flag: a deciding rule asks for a log line.
     pub const LOG: u8 = 2;
+    /// Flag: opened by a packet out of the node's stack, whose netfilter may have translated it: answers go the same way.
+    pub const VIA_STACK: u8 = 4;
+    /// Flag: no connection but the name by which a client calls one, of its own address and a service's: `nat` is the backend's address
+    /// and port, and the client's port there. The connection's entry is under what that makes.
+    pub const SERVICE: u8 = 8;
+    /// Flag: a connection that a [`ConntrackEntry::SERVICE`] leads to: `nat` is the service's address and port, and the client's own port.
+    pub const TRANSLATED: u8 = 16;
+
+    /// What of the flags belongs to the connection, and not to a single entry for it.
+    pub(crate) const KEPT: u8 = Self::VIA_STACK | Self::TRANSLATED;
+    /// Entries that are more than they seem.
+    pub(crate) const UNUSUAL: u8 = Self::SERVICE | Self::TRANSLATED;
 
     /// Whether the entry has outlived its state's timeout.
     #[must_use]
@@ -160,6 +191,8 @@ pub struct Connection {
     pub closing: Shared<u8>,
     /// Zero.
     pub reserved: u8,
+    /// See [`ConntrackEntry::nat`].
+    pub nat: Nat,
 }
 
 /// [`ConntrackEnd`] as the programs see it.
@@ -302,18 +335,21 @@ impl FragmentValue {
 crate::map_data!(
     ConntrackKey,
     ConntrackEnd,
+    Nat,
     ConntrackEntry,
     FragmentKey,
     FragmentValue
 );
 
 const _: () = assert!(size_of::<ConntrackKey>() == 40 && size_of::<ConntrackEnd>() == 24);
-const _: () = assert!(size_of::<ConntrackEntry>() == 152);
+const _: () = assert!(size_of::<ConntrackEntry>() == 176 && size_of::<Nat>() == 24);
 const _: () = assert!(size_of::<Connection>() == size_of::<ConntrackEntry>());
 const _: () = assert!(align_of::<Connection>() == align_of::<ConntrackEntry>());
 const _: () = assert!(
     core::mem::offset_of!(Connection, state) == core::mem::offset_of!(ConntrackEntry, state)
 );
+const _: () =
+    assert!(core::mem::offset_of!(Connection, nat) == core::mem::offset_of!(ConntrackEntry, nat));
 const _: () = assert!(
     core::mem::offset_of!(Connection, destination)
         == core::mem::offset_of!(ConntrackEntry, destination)

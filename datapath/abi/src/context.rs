@@ -5,13 +5,16 @@
 use crate::{
     Cookie, Identity, Reason,
     atomic::{self, Words},
-    conntrack::{ConntrackEntry, ConntrackKey, FragmentKey, FragmentValue},
+    conntrack::{ConntrackEntry, ConntrackKey, FragmentKey, FragmentValue, Nat},
     event::{Event, Hook},
     ipcache::{Address, PrefixKey},
     neighbour::Reply,
     packet::Head,
     parse::Headers,
     program::Verdict,
+    service::{Affinity, Frontend},
+    track::Known,
+    translate::{Changed, Tuple},
 };
 
 /// What is to be done with a packet.
@@ -30,6 +33,18 @@ pub enum Outcome {
     Reply = 4,
 }
 
+/// What a service has to do with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Through {
+    /// Nothing.
+    None = 0,
+    /// It goes to one, and has the backend's address already.
+    Forth = 1,
+    /// It comes from a backend, and has the service's address once it is judged.
+    Back = 2,
+}
+
 /// What is known of the place of the address that was looked up last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -38,6 +53,8 @@ pub enum Located {
     Anywhere = 0,
     /// It is held by another node of the cluster.
     OnOtherNode = 1,
+    /// It is this node's, or held by it.
+    OnThisNode = 2,
 }
 
 /// Where one end of a packet is and who it is.
@@ -124,6 +141,18 @@ pub struct Context {
     pub source_high: bool,
     /// Where the address looked up last is.
     pub located: Located,
+    /// [`ConntrackEntry::VIA_STACK`] and [`ConntrackEntry::TRANSLATED`] as they are of the packet's connection.
+    pub flow: u8,
+    /// What a service has to do with the packet.
+    pub service: Through,
+    /// What the connection table says of the packet.
+    pub known: Known,
+    /// What of the frame is to be written anew.
+    pub changed: Changed,
+    /// A packet that nobody serves is dropped without a word.
+    pub silent: bool,
+    /// An address of this node's own stands for whoever the stack forwards a packet for, and not for the node itself.
+    pub forwarded: bool,
     /// How many bytes of `head` are the packet's.
     pub available: u32,
     /// Index of the interface it was seen at.
@@ -158,6 +187,22 @@ pub struct Context {
     pub inner: Headers,
     /// Key of the connection.
     pub key: ConntrackKey,
+    /// What the connection's entry has for a translated one.
+    pub nat: Nat,
+    /// What the entry that leads to it has.
+    pub alias: Nat,
+    /// The packet's ends before they were changed.
+    pub before: Tuple,
+    /// Its ends as they are to be.
+    pub after: Tuple,
+    /// The ends of the packet quoted in an ICMP error before they were changed.
+    pub inner_before: Tuple,
+    /// Its ends as they are to be.
+    pub inner_after: Tuple,
+    /// The frontend that is looked up.
+    pub frontend: Frontend,
+    /// The affinity that is looked up or written.
+    pub affinity: Affinity,
     /// Key of the connection that gives way to this one.
     pub evicted: ConntrackKey,
     /// The entry that is written.
@@ -186,6 +231,12 @@ impl Context {
             occupied: false,
             source_high: false,
             located: Located::Anywhere,
+            flow: 0,
+            service: Through::None,
+            known: Known::No,
+            changed: Changed::Nothing,
+            silent: false,
+            forwarded: false,
             available: 0,
             ifindex: 0,
             ingress_ifindex: 0,
@@ -203,6 +254,14 @@ impl Context {
             headers: Headers::default(),
             inner: Headers::default(),
             key: ConntrackKey::default(),
+            nat: Nat::default(),
+            alias: Nat::default(),
+            before: Tuple::default(),
+            after: Tuple::default(),
+            inner_before: Tuple::default(),
+            inner_after: Tuple::default(),
+            frontend: Frontend::default(),
+            affinity: Affinity::default(),
             evicted: ConntrackKey::default(),
             entry: ConntrackEntry::default(),
             fragment_key: FragmentKey::default(),
@@ -224,6 +283,10 @@ impl Context {
         self.reversed = false;
         self.both = false;
         self.occupied = false;
+        self.flow = 0;
+        self.service = Through::None;
+        self.changed = Changed::Nothing;
+        self.forwarded = matches!(hook, Hook::ToEndpoint) && ingress_ifindex != 0;
         self.slot = 0;
         self.deliver = 0;
         atomic::clear(&mut self.source);
@@ -235,28 +298,47 @@ impl Context {
     /// Writes the key of the flow that `from` → `to` belongs to; whether the source is the key's `high`.
     #[inline(always)]
     pub(crate) fn flow_key(key: &mut ConntrackKey, headers: &Headers) -> bool {
-        let high = comes_after(
-            &headers.source,
-            headers.source_port,
-            &headers.destination,
-            headers.destination_port,
-        );
-        if high {
-            key.low = headers.destination;
-            key.high = headers.source;
-            key.low_port = headers.destination_port;
-            key.high_port = headers.source_port;
-        } else {
-            key.low = headers.source;
-            key.high = headers.destination;
-            key.low_port = headers.source_port;
-            key.high_port = headers.destination_port;
-        }
         key.protocol = headers.protocol;
         key.leg = 0;
         key.icmp = headers.icmp_query;
         key.reserved = 0;
+        Self::ends(
+            key,
+            (&headers.source, headers.source_port),
+            (&headers.destination, headers.destination_port),
+        )
+    }
+
+    /// Writes the ends of a key; whether `from` is its `high`. What else a key says stays.
+    #[inline(always)]
+    pub(crate) fn ends(
+        key: &mut ConntrackKey,
+        (source, source_port): (&Address, u16),
+        (destination, destination_port): (&Address, u16),
+    ) -> bool {
+        let high = comes_after(source, source_port, destination, destination_port);
+        if high {
+            key.low = *destination;
+            key.high = *source;
+            key.low_port = destination_port;
+            key.high_port = source_port;
+        } else {
+            key.low = *source;
+            key.high = *destination;
+            key.low_port = source_port;
+            key.high_port = destination_port;
+        }
         high
+    }
+
+    /// The source address that the packet came with.
+    #[inline(always)]
+    pub(crate) fn sender(&self) -> &Address {
+        if matches!(self.service, Through::Forth) {
+            &self.before.source
+        } else {
+            &self.headers.source
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{
     event::{Event, Hook},
     ipcache::{Address, AddressInfo, PrefixKey},
     policy::PolicyTables,
+    service::{Affinity, AffinityKey, Backend, Frontend, Service},
 };
 
 /// [`crate::event::DropBucket`] as the programs see it.
@@ -66,6 +67,16 @@ pub trait Datapath: PolicyTables {
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentValue>;
     /// Remembers what a first fragment said.
     fn insert_fragment(&self, value: &FragmentValue);
+    /// What a frontend leads to. The caller checks the key that it carries.
+    fn service(&self, key: &Frontend) -> Option<Service>;
+    /// The backend's id in an element of the services' lists.
+    fn listed_backend(&self, element: u32) -> Option<u32>;
+    /// The backend with this id.
+    fn backend(&self, id: u32) -> Option<Backend>;
+    /// Where a client went last. The caller checks the key that it carries.
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity>;
+    /// Remembers where a client goes.
+    fn set_affinity(&self, value: &Affinity);
     /// Counts a dropped packet.
     fn count_drop(&self, hook: Hook, reason: Reason, bytes: u64);
     /// Adds to what a rule, or a built-in circumstance, decided.

@@ -9,7 +9,8 @@ use crate::{
     datapath::Datapath,
     endpoint::Endpoint,
     event::Hook,
-    ipcache::{Address, AddressInfo, PrefixKey},
+    ipcache::{Address, AddressInfo},
+    parse::Headers,
     policy,
     program::Verdict,
 };
@@ -28,7 +29,11 @@ pub fn resolve<D: Datapath>(datapath: &D, context: &mut Context) -> Result<(), R
         // An element of a hash can be reused under its reader. The writer raises the epoch between taking an address out and putting
         // another in, so that what was read within one epoch was whole.
         context.epoch = datapath.epoch();
-        resolve_source(datapath, context)?;
+        if context.hook == Hook::Trace {
+            anywhere(datapath, context, false);
+        } else {
+            resolve_source(datapath, context)?;
+        }
         anywhere(datapath, context, true);
         if datapath.epoch() == context.epoch {
             return destined(datapath, context);
@@ -39,7 +44,7 @@ pub fn resolve<D: Datapath>(datapath: &D, context: &mut Context) -> Result<(), R
 }
 
 /// The source end, by where the packet came from.
-#[inline(always)]
+#[inline(never)]
 fn resolve_source<D: Datapath>(datapath: &D, context: &mut Context) -> Result<(), Reason> {
     let source = context.headers.source;
     match context.hook {
@@ -48,6 +53,7 @@ fn resolve_source<D: Datapath>(datapath: &D, context: &mut Context) -> Result<()
             let Some(endpoint) = present(datapath, context.slot) else {
                 return Err(Reason::UnknownEndpoint);
             };
+            let source = *context.sender();
             if !endpoint.owns(&source) {
                 return Err(if impossible_source(&source) {
                     Reason::InvalidSource
@@ -61,24 +67,58 @@ fn resolve_source<D: Datapath>(datapath: &D, context: &mut Context) -> Result<()
             if impossible_source(&source) || is_link_local(&source) {
                 return Err(Reason::InvalidSource);
             }
-            let end = elsewhere(datapath, context, &source);
+            elsewhere(datapath, context, false);
             // What is known to be on another node is no endpoint of this one.
-            if context.located != Located::OnOtherNode && datapath.slot_by_address(&source) != 0 {
-                return Err(Reason::AddressFromOutside);
+            if context.located != Located::OnOtherNode {
+                let slot = datapath.slot_by_address(&source);
+                if slot != 0 {
+                    return pod_through_stack(datapath, context, slot);
+                }
             }
-            let own = end.generation == place::HOST;
+            let own = context.source.generation == place::HOST;
             let made_here = context.hook == Hook::ToEndpoint && context.ingress_ifindex == 0;
-            if own && !made_here {
+            // In the node's name answers also whom netfilter sent a pod's packets on to.
+            let answers = context.hook == Hook::ToEndpoint && context.reversed;
+            if own && !made_here && !answers {
                 return Err(Reason::AddressFromOutside);
             }
             if made_here && !own {
                 return Err(Reason::InvalidSource);
             }
-            context.source = end;
         }
-        Hook::Trace => anywhere(datapath, context, false),
+        // Wherever the address lives, is where it came from.
+        Hook::Trace => return Err(Reason::Internal),
     }
     Ok(())
+}
+
+/// A packet out of the stack under the address of a pod of this node: the pod's own, which netfilter translated on its way.
+#[inline(always)]
+fn pod_through_stack<D: Datapath>(
+    datapath: &D,
+    context: &mut Context,
+    slot: u32,
+) -> Result<(), Reason> {
+    if context.hook != Hook::ToEndpoint || !through_stack(datapath, slot, context) {
+        return Err(Reason::AddressFromOutside);
+    }
+    let Some(endpoint) = present(datapath, slot) else {
+        return Err(Reason::AddressFromOutside);
+    };
+    context.source = local(slot, endpoint, &context.headers.source);
+    Ok(())
+}
+
+/// Whether the stack forwards this packet for the endpoint in `slot`, whose own the source address is: it came in by the endpoint's
+/// interface, where both were checked.
+#[inline(always)]
+pub(crate) fn through_stack<D: Datapath>(datapath: &D, slot: u32, context: &Context) -> bool {
+    let Some(endpoint) = present(datapath, slot) else {
+        return false;
+    };
+    context.ingress_ifindex != 0
+        && endpoint.ifindex == context.ingress_ifindex
+        && endpoint.owns(&context.headers.source)
 }
 
 /// A packet that the stack routed to a pod's interface must be for that pod.
@@ -104,16 +144,17 @@ pub(crate) fn is_at<D: Datapath>(datapath: &D, slot: u32, context: &mut Context)
 #[inline(never)]
 fn anywhere<D: Datapath>(datapath: &D, context: &mut Context, destination: bool) {
     let address = if destination {
-        context.headers.destination
+        &context.headers.destination
     } else {
-        context.headers.source
+        &context.headers.source
     };
-    let slot = datapath.slot_by_address(&address);
+    let slot = datapath.slot_by_address(address);
     let end = match present(datapath, slot) {
         // The slot may have been given to another pod since.
-        Some(endpoint) if endpoint.owns(&address) => local(slot, endpoint, &address),
-        _ => elsewhere(datapath, context, &address),
+        Some(endpoint) if endpoint.owns(address) => local(slot, endpoint, address),
+        _ => return elsewhere(datapath, context, destination),
     };
+    context.located = Located::OnThisNode;
     if destination {
         context.destination = end;
     } else {
@@ -121,44 +162,71 @@ fn anywhere<D: Datapath>(datapath: &D, context: &mut Context, destination: bool)
     }
 }
 
-/// An address that is no endpoint's of this node.
+/// As [`anywhere`], for an address that is no endpoint's of this node.
+#[inline(never)]
+fn elsewhere<D: Datapath>(datapath: &D, context: &mut Context, destination: bool) {
+    let end = beyond(datapath, context, destination);
+    if destination {
+        context.destination = end;
+    } else {
+        context.source = end;
+    }
+}
+
 #[inline(always)]
-fn elsewhere<D: Datapath>(datapath: &D, context: &mut Context, address: &Address) -> End {
+fn beyond<D: Datapath>(datapath: &D, context: &mut Context, destination: bool) -> End {
+    let address = if destination {
+        &context.headers.destination
+    } else {
+        &context.headers.source
+    };
     context.located = Located::Anywhere;
     let info = match datapath.address(address) {
         Some(info) => Some(info),
         None if is_gateway(datapath, address) => {
-            return End {
-                identity: Identity::HOST,
-                slot: 0,
-                generation: place::HOST,
-                reserved: 0,
+            return if context.forwarded {
+                End {
+                    identity: Identity::REMOTE_NODE,
+                    ..End::default()
+                }
+            } else {
+                End {
+                    identity: Identity::HOST,
+                    slot: 0,
+                    generation: place::HOST,
+                    reserved: 0,
+                }
             };
         }
         None => {
-            context.prefix = PrefixKey {
-                prefix_bits: 128,
-                address: *address,
-            };
+            context.prefix.prefix_bits = 128;
+            context.prefix.address = *address;
             datapath.prefix(&context.prefix)
         }
     };
     let Some(info) = info else {
         return End {
-            identity: if address.is_v4() {
-                Identity::WORLD_IPV4
-            } else {
+            identity: if context.headers.is(Headers::IPV6) {
                 Identity::WORLD_IPV6
+            } else {
+                Identity::WORLD_IPV4
             },
             slot: 0,
             generation: place::OUTSIDE,
             reserved: 0,
         };
     };
-    if info.node != 0 && info.node != context.node {
-        context.located = Located::OnOtherNode;
+    if info.node != 0 {
+        context.located = if info.node == context.node {
+            Located::OnThisNode
+        } else {
+            Located::OnOtherNode
+        };
     }
-    let own = info.flags & AddressInfo::NODE != 0 && info.node == context.node;
+    let own = info.flags & AddressInfo::NODE != 0
+        && info.node == context.node
+        // Others' packets that netfilter gave the node's address are not the node's, which may always reach its pods.
+        && !context.forwarded;
     End {
         identity: if own {
             info.host_identity

@@ -10,6 +10,7 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod atomic;
+pub mod balance;
 pub mod classify;
 pub mod config;
 pub mod conntrack;
@@ -30,8 +31,11 @@ pub mod parse;
 pub mod policy;
 pub mod program;
 pub mod reason;
+pub mod refuse;
 pub mod report;
+pub mod service;
 pub mod track;
+pub mod translate;
 
 pub use cookie::Cookie;
 pub use identity::{Identity, Range, Scope};

@@ -13,6 +13,7 @@ use crate::{
     policy::{AttributionKey, PeerKey, PeerValue, TableDefaults},
     program::{Cell, Program, RangeKey},
     reason::REASON_SLOTS,
+    service::{Affinity, AffinityKey, Backend, Frontend, Service},
 };
 
 /// The kernel's map kinds that are used.
@@ -125,6 +126,16 @@ pub const CONNTRACK_CURSORS: Spec =
 /// Fragments of packets whose first one passed.
 pub const FRAGMENTS: Spec =
     spec::<FragmentKey, FragmentValue>("fragments", Kind::LruHash, 16_384, 0);
+/// Frontend → the list of its backends.
+pub const SERVICES: Spec = spec::<Frontend, Service>("services", Kind::Hash, 1 << 15, NO_PREALLOC);
+/// The services' lists, one behind the other: element → backend's id.
+pub const SERVICE_LISTS: Spec = spec::<u32, u32>("service_lists", Kind::Array, 1 << 17, 0);
+/// Id → backend of one frontend. Id 0 is never used.
+pub const SERVICE_BACKENDS: Spec =
+    spec::<u32, Backend>("service_backends", Kind::Array, 1 << 16, 0);
+/// (Service, client) → the backend that the client went to last.
+pub const SERVICE_AFFINITY: Spec =
+    spec::<AffinityKey, Affinity>("service_affinity", Kind::LruHash, 1 << 14, 0);
 /// The node's settings; one element.
 pub const CONFIG: Spec = spec::<u32, Config>("config", Kind::Array, 1, 0);
 /// See [`config::epoch`]. The low 32 bits count.
@@ -183,6 +194,10 @@ pub const ALL: &[Spec] = &[
     CONNTRACK_SLOTS,
     CONNTRACK_CURSORS,
     FRAGMENTS,
+    SERVICES,
+    SERVICE_LISTS,
+    SERVICE_BACKENDS,
+    SERVICE_AFFINITY,
     CONFIG,
     EPOCHS,
     WATERMARKS,

@@ -22,6 +22,7 @@ use crate::{
     ipcache::{Address, AddressInfo, PrefixKey},
     policy::{AttributionKey, PeerKey, PeerValue, PolicyTables, TableDefaults},
     program::{Cell, Program, RangeKey},
+    service::{Affinity, AffinityKey, Backend, Frontend, Service},
 };
 
 /// Maps, clock and ring as ordinary collections. What userland writes is public; what programs write is read by methods.
@@ -51,6 +52,12 @@ pub struct Memory {
     pub ranges: BTreeMap<RangeKey, Cell>,
     /// Attributions.
     pub attributions: HashMap<AttributionKey, Cookie>,
+    /// Services by frontend.
+    pub services: HashMap<Frontend, Service>,
+    /// The services' lists: element → backend's id.
+    pub lists: HashMap<u32, u32>,
+    /// Backends by id.
+    pub backends: HashMap<u32, Backend>,
     /// Address epoch.
     pub epoch: u32,
     /// Watermarks by [`Range`].
@@ -64,6 +71,7 @@ pub struct Memory {
     cursors: RefCell<HashMap<u32, u64>>,
     ring: RefCell<HashMap<u32, ConntrackKey>>,
     fragments: RefCell<HashMap<FragmentKey, FragmentValue>>,
+    affinities: RefCell<HashMap<AffinityKey, Affinity>>,
     drops: RefCell<BTreeMap<(Hook, Reason), Counter>>,
     rules: RefCell<BTreeMap<Cookie, Counter>>,
     buckets: RefCell<HashMap<(u32, Reason), &'static Bucket>>,
@@ -71,6 +79,7 @@ pub struct Memory {
     connection_lookups: Counting<u32>,
     address_lookups: Counting<u32>,
     peer_lookups: Counting<u32>,
+    service_lookups: Counting<u32>,
 }
 
 impl Memory {
@@ -140,6 +149,11 @@ impl Memory {
     /// Takes all events sent so far.
     pub fn take_events(&self) -> Vec<Event> {
         self.events.take()
+    }
+
+    /// Takes the number of look-ups of services so far.
+    pub fn take_service_lookups(&self) -> u32 {
+        self.service_lookups.take()
     }
 
     /// Takes the numbers of look-ups so far: of connections, of addresses (prefixes, slots), of peers.
@@ -310,6 +324,27 @@ impl Datapath for Memory {
         self.fragments.borrow_mut().insert(value.key, *value);
     }
 
+    fn service(&self, key: &Frontend) -> Option<Service> {
+        tick(&self.service_lookups);
+        self.services.get(key).copied()
+    }
+
+    fn listed_backend(&self, element: u32) -> Option<u32> {
+        self.lists.get(&element).copied()
+    }
+
+    fn backend(&self, id: u32) -> Option<Backend> {
+        self.backends.get(&id).copied()
+    }
+
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
+        self.affinities.borrow().get(key).copied()
+    }
+
+    fn set_affinity(&self, value: &Affinity) {
+        self.affinities.borrow_mut().insert(value.key, *value);
+    }
+
     fn count_drop(&self, hook: Hook, reason: Reason, bytes: u64) {
         add(
             self.drops.borrow_mut().entry((hook, reason)).or_default(),
@@ -365,6 +400,7 @@ fn live(entry: &ConntrackEntry) -> Connection {
         flags: entry.flags,
         closing: entry.closing.into(),
         reserved: 0,
+        nat: entry.nat,
     }
 }
 
@@ -388,5 +424,6 @@ fn plain(connection: &Connection) -> ConntrackEntry {
         flags: connection.flags,
         closing: connection.closing.load(),
         reserved: 0,
+        nat: connection.nat,
     }
 }

@@ -27,8 +27,8 @@ const MAX_OPTIONS: u32 = 4;
 #[derive(Clone, Copy, Debug)]
 pub struct Reply {
     /// The frame.
-    pub bytes: [u8; ADVERTISEMENT_FRAME],
-    /// How many of its bytes count: [`Reply::ARP`] or [`Reply::ADVERTISEMENT`].
+    pub bytes: [u8; Self::ROOM],
+    /// How many of its bytes count: [`Reply::ARP`] and the constants after it.
     pub length: u16,
 }
 
@@ -38,12 +38,18 @@ impl Reply {
     /// Length of a neighbour advertisement.
     #[allow(clippy::cast_possible_truncation)] // 86
     pub const ADVERTISEMENT: u16 = ADVERTISEMENT_FRAME as u16;
+    /// Length of an ICMP error: Ethernet, IP, ICMP, and as much again of IP and transport.
+    pub const UNREACHABLE_IPV4: u16 = 14 + 2 * (20 + 8);
+    /// Length of an `ICMPv6` error likewise.
+    pub const UNREACHABLE_IPV6: u16 = 14 + 2 * (40 + 8);
+    /// Room for the longest.
+    pub const ROOM: usize = Self::UNREACHABLE_IPV6 as usize;
 }
 
 impl Default for Reply {
     fn default() -> Self {
         Self {
-            bytes: [0; ADVERTISEMENT_FRAME],
+            bytes: [0; Self::ROOM],
             length: 0,
         }
     }
@@ -282,7 +288,7 @@ fn advertise(context: &mut Context, endpoint: &Endpoint, target: &Address, to_al
 
 /// The `ICMPv6` checksum of an advertisement whose checksum field is zero (RFC 8200, section 8.1).
 #[inline(always)]
-fn checksum(bytes: &[u8; ADVERTISEMENT_FRAME]) -> u16 {
+fn checksum(bytes: &[u8; Reply::ROOM]) -> u16 {
     // The pseudo-header: both addresses (they are summed below with the message), the length and the protocol.
     let mut sum = 32 + 58_u32;
     let mut at = 22;
@@ -304,10 +310,10 @@ fn checksum(bytes: &[u8; ADVERTISEMENT_FRAME]) -> u16 {
 
 /// Copies `N` bytes to a constant place.
 #[inline(always)]
-fn put<const N: usize>(into: &mut [u8; ADVERTISEMENT_FRAME], at: usize, bytes: &[u8; N]) {
+pub(crate) fn put<const N: usize>(into: &mut [u8; Reply::ROOM], at: usize, bytes: &[u8; N]) {
     let mut index = 0;
     while index < N {
-        if at + index < ADVERTISEMENT_FRAME {
+        if at + index < Reply::ROOM {
             // SAFETY: both indexes are in bounds. Volatile, or else all bytes are kept on the stack at once.
             unsafe {
                 let byte = bytes.as_ptr().add(index).read_volatile();

@@ -94,4 +94,14 @@ reasons! {
     HopLimit = 26, "hop limit exceeded";
     /// An internal limit of the program was hit; a defect if it is ever seen.
     Internal = 27, "internal limit";
+    /// The address is a service's, and the service has no such port.
+    NoSuchServicePort = 32, "service without such port";
+    /// The service has no backend. Unless there are some that this node may not use, the sender is told so by an ICMP error.
+    NoBackend = 33, "service without backends";
+    /// The service's backends are not loaded.
+    ServiceNotReady = 34, "service not ready";
+    /// Another connection has the addresses and ports that the packet would have after translation, or has before.
+    TranslationConflict = 35, "translated ports in use";
+    /// The packet can't be translated: SCTP to another port.
+    Untranslatable = 36, "packet can't be translated";
 }

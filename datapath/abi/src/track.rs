@@ -4,14 +4,15 @@
 //! How ends are found and judged is `judge`'s; what happens to the packet then is `classify`'s.
 
 use crate::{
-    Cookie, Identity, Reason, atomic,
+    Cookie, Identity, Reason, atomic, balance,
     config::Config,
     conntrack::{Connection, ConnectionEnd, ConntrackEnd, ConntrackEntry, State, place},
-    context::{Context, Decision, End},
+    context::{Context, Decision, End, Through},
     datapath::Datapath,
     event::Hook,
     judge,
     parse::{Headers, is_icmp_answer, protocol, tcp},
+    translate,
 };
 
 /// How many connections are passed over when one must go.
@@ -29,6 +30,8 @@ pub enum Known {
     Yes = 1,
     /// A connection whose verdict is out of date. The ends' slots are not to be trusted.
     Stale = 2,
+    /// Another connection, of other ends before translation, that the packet can't be told from.
+    Conflict = 3,
 }
 
 /// Looks for the connection of the packet in `context.headers`; passes the packet if its verdict still holds.
@@ -38,6 +41,29 @@ pub fn recognise<D: Datapath>(datapath: &D, context: &mut Context) -> Known {
     let Some(connection) = datapath.connection(&context.key) else {
         return Known::No;
     };
+    if connection.flags & ConntrackEntry::UNUSUAL != 0 {
+        return balance::recognise(datapath, context, connection);
+    }
+    recognise_as(datapath, context, connection)
+}
+
+/// [`recognise_as`] for those that do not come there straight.
+#[inline(never)]
+pub(crate) fn recognise_led<D: Datapath>(
+    datapath: &D,
+    context: &mut Context,
+    connection: &Connection,
+) -> Known {
+    recognise_as(datapath, context, connection)
+}
+
+/// Whether the packet is of the connection that was found under its key.
+#[inline(always)]
+fn recognise_as<D: Datapath>(
+    datapath: &D,
+    context: &mut Context,
+    connection: &Connection,
+) -> Known {
     context.occupied = true;
     let source_high = connection.flags & ConntrackEntry::SOURCE_HIGH != 0;
     let reply = source_high != context.source_high;
@@ -62,7 +88,14 @@ pub fn recognise<D: Datapath>(datapath: &D, context: &mut Context) -> Known {
         return Known::No;
     }
     context.reversed = reply;
+    context.flow = connection.flags & ConntrackEntry::KEPT;
     if !fresh || !may_send(datapath, context) {
+        // Who an address of this node's own stood for when the connection began, it stands for still.
+        let via_stack = context.flow & ConntrackEntry::VIA_STACK != 0;
+        context.forwarded = (context.forwarded || via_stack)
+            && !is_host(context.source)
+            && !is_host(context.destination);
+        atomic::copy(&connection.nat, &mut context.nat);
         return Known::Stale;
     }
     pass(context, connection, reply, state);
@@ -71,7 +104,7 @@ pub fn recognise<D: Datapath>(datapath: &D, context: &mut Context) -> Known {
 
 /// Whether a packet starts the connection anew: the same ports are used again after the end, or the answering end asks to open one.
 #[inline(always)]
-fn reopens(headers: &Headers, state: State, reply: bool) -> bool {
+pub(crate) fn reopens(headers: &Headers, state: State, reply: bool) -> bool {
     headers.opens() && (state >= State::Closing || (reply && state != State::Opening))
 }
 
@@ -107,7 +140,7 @@ fn end_holds<D: Datapath>(datapath: &D, end: &ConnectionEnd, ipv4: bool, opener:
 }
 
 #[inline(always)]
-fn end(end: &ConnectionEnd) -> End {
+pub(crate) fn end(end: &ConnectionEnd) -> End {
     End {
         identity: Identity(end.identity.load()),
         slot: end.slot,
@@ -132,13 +165,24 @@ fn may_send<D: Datapath>(datapath: &D, context: &mut Context) -> bool {
         }
         Hook::ToEndpoint => {
             let made_here = context.ingress_ifindex == 0;
-            source.slot == 0
-                && made_here == (source.generation == place::HOST)
-                && judge::is_at(datapath, context.destination.slot, context)
+            let may = if source.slot == 0 {
+                let own = source.generation == place::HOST;
+                // Whom netfilter sent the pod's packets on to, answers in this node's name.
+                made_here == own || (own && context.reversed)
+            } else {
+                judge::through_stack(datapath, source.slot, context)
+            };
+            may && judge::is_at(datapath, context.destination.slot, context)
         }
         Hook::FromOutside => source.slot == 0 && source.generation == place::OUTSIDE,
         Hook::Trace => false,
     }
+}
+
+/// Whether an end is this node itself.
+#[inline(always)]
+const fn is_host(end: End) -> bool {
+    end.slot == 0 && end.generation == place::HOST
 }
 
 /// Whether two hardware addresses are the same, by half words and without a call to `memcmp`.
@@ -318,6 +362,9 @@ pub fn begin<D: Datapath>(datapath: &D, context: &mut Context) -> Result<(), Rea
         State::Established
     };
     admit(datapath, context, state)?;
+    if context.service == Through::Forth {
+        balance::remember(datapath, context, state)?;
+    }
     crate::report::connection(datapath, context);
     Ok(())
 }
@@ -345,6 +392,10 @@ fn admit<D: Datapath>(datapath: &D, context: &mut Context, state: State) -> Resu
     if context.egress.log || context.ingress.log {
         flags |= ConntrackEntry::LOG;
     }
+    flags |= context.flow;
+    if context.hook == Hook::ToEndpoint && !context.reversed {
+        flags |= ConntrackEntry::VIA_STACK;
+    }
     let bytes = u64::from(context.length);
     let entry = &mut context.entry;
     atomic::copy(&context.key, &mut entry.key);
@@ -365,6 +416,11 @@ fn admit<D: Datapath>(datapath: &D, context: &mut Context, state: State) -> Resu
     entry.flags = flags;
     entry.closing = closing_bits(&context.headers, context.reversed);
     entry.reserved = 0;
+    if context.flow & ConntrackEntry::TRANSLATED != 0 {
+        atomic::copy(&context.nat, &mut entry.nat);
+    } else {
+        atomic::clear(&mut entry.nat);
+    }
     if !datapath.insert_connection(&context.entry) {
         return Err(Reason::ConntrackFull);
     }
@@ -393,7 +449,7 @@ fn write_end(kept: &mut ConntrackEnd, end: End, decision: &Decision) {
 /// Takes the next position of the owner's ring and evicts what lies there: a flood can only take the place of its own endpoint's
 /// connections. Lively established ones are passed over a few times. The position goes into the entry.
 #[inline(never)]
-fn take_position<D: Datapath>(
+pub(crate) fn take_position<D: Datapath>(
     datapath: &D,
     context: &mut Context,
     owner: u32,
@@ -473,10 +529,18 @@ pub fn relate<D: Datapath>(datapath: &D, context: &mut Context) -> Result<(), Re
     {
         return Err(Reason::UnrelatedError);
     }
-    let quoted_high = Context::flow_key(&mut context.key, &context.inner);
-    let Some(connection) = datapath.connection(&context.key) else {
+    let mut quoted_high = Context::flow_key(&mut context.key, &context.inner);
+    let Some(mut connection) = datapath.connection(&context.key) else {
         return Err(Reason::UnrelatedError);
     };
+    let unusual = connection.flags & ConntrackEntry::UNUSUAL;
+    if unusual & ConntrackEntry::SERVICE != 0 {
+        quoted_high = balance::error_forth(context, connection)?;
+        connection = match datapath.connection(&context.key) {
+            Some(connection) if connection.flags & ConntrackEntry::TRANSLATED != 0 => connection,
+            _ => return Err(Reason::UnrelatedError),
+        };
+    }
     let source_high = connection.flags & ConntrackEntry::SOURCE_HIGH != 0;
     let state = State::from_raw(connection.state.load());
     let over = state.expired(
@@ -488,8 +552,21 @@ pub fn relate<D: Datapath>(datapath: &D, context: &mut Context) -> Result<(), Re
     if over || !holds(datapath, connection) || !connection.key.same(&context.key) {
         return Err(Reason::UnrelatedError);
     }
+    context.flow = connection.flags & ConntrackEntry::KEPT;
     // The quoted packet travelled against the error.
     let direction = usize::from(source_high == quoted_high);
+    if unusual & ConntrackEntry::SERVICE != 0 {
+        context.destination = end(&connection.destination);
+        translate::error(context);
+    } else if unusual & ConntrackEntry::TRANSLATED != 0 {
+        if direction == 0 {
+            // Nobody but the service's clients is sent what is translated back, and they know it by other addresses.
+            return Err(Reason::UnrelatedError);
+        }
+        context.destination = end(&connection.source);
+        balance::error_back(context, connection);
+        translate::error(context);
+    }
     let bytes = u64::from(context.length);
     if direction == 0 {
         connection.packets[0].add(1);
@@ -536,8 +613,11 @@ pub fn remember_fragment<D: Datapath>(datapath: &D, context: &mut Context) {
     let (headers, value) = (&context.headers, &mut context.fragment);
     value.key = context.fragment_key;
     value.time = context.now;
-    value.source_port = headers.source_port;
-    value.destination_port = headers.destination_port;
+    (value.source_port, value.destination_port) = if context.service == Through::Forth {
+        (context.before.source_port, context.before.destination_port)
+    } else {
+        (headers.source_port, headers.destination_port)
+    };
     value.icmp_type = headers.icmp_type;
     value.icmp_code = headers.icmp_code;
     value.protocol = headers.protocol;
@@ -548,8 +628,12 @@ pub fn remember_fragment<D: Datapath>(datapath: &D, context: &mut Context) {
 #[inline(always)]
 fn fragment_key(context: &mut Context) {
     let (headers, key) = (&context.headers, &mut context.fragment_key);
-    key.source = headers.source;
-    key.destination = headers.destination;
+    // Later fragments come as the first one came.
+    (key.source, key.destination) = if context.service == Through::Forth {
+        (context.before.source, context.before.destination)
+    } else {
+        (headers.source, headers.destination)
+    };
     key.id = headers.fragment_id;
     key.protocol = headers.fragment_protocol;
     key.reserved = [0; 3];

@@ -6,8 +6,12 @@ mod common;
 mod headers;
 #[path = "specification/policy.rs"]
 mod policy;
+#[path = "specification/service.rs"]
+mod service;
 #[path = "specification/source.rs"]
 mod source;
+#[path = "specification/stack.rs"]
+mod stack;
 #[path = "specification/stream.rs"]
 mod stream;
 

@@ -11,13 +11,14 @@ use core::ptr::from_mut;
 
 use aya_ebpf::{
     bindings::{
-        __sk_buff, BPF_F_RECOMPUTE_CSUM, BPF_FIB_LOOKUP_SKIP_NEIGH, bpf_fib_lookup,
-        bpf_redir_neigh,
+        __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM,
+        BPF_FIB_LOOKUP_SKIP_NEIGH, bpf_fib_lookup, bpf_redir_neigh,
         tcx_action_base::{TCX_DROP, TCX_NEXT},
     },
     helpers::generated::{
-        bpf_fib_lookup as fib_lookup, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
-        bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+        bpf_csum_diff, bpf_fib_lookup as fib_lookup, bpf_l3_csum_replace, bpf_l4_csum_replace,
+        bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_tail,
+        bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
     },
 };
 use sluice_abi::{
@@ -27,7 +28,8 @@ use sluice_abi::{
     event::Hook,
     neighbour::Reply,
     packet::{HEAD, Head, Packet},
-    parse::Headers,
+    parse::{Headers, protocol},
+    translate::{Changed, checksum_at, checksum_has_addresses, identifier, ports_at},
 };
 
 const AF_INET: u8 = 2;
@@ -36,6 +38,9 @@ const AF_INET6: u8 = 10;
 const FIB_SUCCESS: i64 = 0;
 /// Ethernet and IPv4 without options: what is written to.
 const WRITTEN: usize = 34;
+/// Bytes of an Ethernet header.
+const ETHERNET: u32 = 14;
+const PSEUDO: u64 = BPF_F_PSEUDO_HDR as u64;
 
 /// One frame.
 #[derive(Clone, Copy)]
@@ -76,6 +81,12 @@ impl Frame {
         target: Option<&Endpoint>,
         by_fib: bool,
     ) -> i32 {
+        if context.changed != Changed::Nothing
+            && !matches!(outcome, Outcome::Drop | Outcome::Reply)
+            && !self.translate(context)
+        {
+            return TCX_DROP;
+        }
         match outcome {
             Outcome::Drop => TCX_DROP,
             Outcome::Deliver => match target {
@@ -148,19 +159,162 @@ impl Frame {
         let bytes = context.reply.bytes.as_ptr().cast();
         // SAFETY: the context is valid, and both lengths are within the reply's bytes.
         let written = unsafe {
-            if context.reply.length == Reply::ARP {
-                bpf_skb_store_bytes(self.0.cast(), 0, bytes, u32::from(Reply::ARP), 0)
-            } else if bpf_skb_change_tail(self.0.cast(), u32::from(Reply::ADVERTISEMENT), 0) == 0 {
-                bpf_skb_store_bytes(self.0.cast(), 0, bytes, u32::from(Reply::ADVERTISEMENT), 0)
-            } else {
-                -1
+            match context.reply.length {
+                Reply::ARP => {
+                    bpf_skb_store_bytes(self.0.cast(), 0, bytes, u32::from(Reply::ARP), 0)
+                }
+                Reply::ADVERTISEMENT => self.replace(bytes, u32::from(Reply::ADVERTISEMENT)),
+                Reply::UNREACHABLE_IPV4 => self.replace(bytes, u32::from(Reply::UNREACHABLE_IPV4)),
+                _ => self.replace(bytes, u32::from(Reply::UNREACHABLE_IPV6)),
             }
         };
         if written != 0 {
             return TCX_DROP;
         }
-        // SAFETY: the helper takes numbers only.
-        action(unsafe { bpf_redirect(context.ifindex, 0) })
+        // An error comes out of the network, and not from the node: past the program that judges what the node sends.
+        let inside = matches!(
+            context.reply.length,
+            Reply::UNREACHABLE_IPV4 | Reply::UNREACHABLE_IPV6
+        );
+        // SAFETY: the helpers take numbers only.
+        action(unsafe {
+            if inside {
+                bpf_redirect_peer(context.ifindex, 0)
+            } else {
+                bpf_redirect(context.ifindex, 0)
+            }
+        })
+    }
+
+    /// Makes the frame `length` bytes and writes them.
+    ///
+    /// # Safety
+    /// `bytes` must have as many.
+    #[inline(always)]
+    unsafe fn replace(self, bytes: *const core::ffi::c_void, length: u32) -> i64 {
+        // SAFETY: the context is valid, and the caller vouches for the bytes.
+        unsafe {
+            match bpf_skb_change_tail(self.0.cast(), length, 0) {
+                0 => bpf_skb_store_bytes(self.0.cast(), 0, bytes, length, 0),
+                error => error,
+            }
+        }
+    }
+
+    /// Writes the ends that the packet was given, and mends its checksums. False if that fails, with the packet in any state.
+    #[inline(never)]
+    fn translate(self, context: &Context) -> bool {
+        let (headers, before) = (&context.headers, &context.before);
+        let addresses = difference(addresses_of(before), addresses_of(headers));
+        if !self.put_addresses(headers, ETHERNET, addresses, true) {
+            return false;
+        }
+        let flags = checksum_flags(headers);
+        if let Some(at) = checksum_at(headers)
+            && checksum_has_addresses(headers)
+            && !self.mend(headers.transport + at, addresses, flags | PSEUDO)
+        {
+            return false;
+        }
+        if context.changed == Changed::Packet {
+            let ports = (before.source_port, before.destination_port);
+            let Some(ports) = self.put_ports(headers, ports) else {
+                return false;
+            };
+            return match checksum_at(headers) {
+                Some(at) => self.mend(headers.transport + at, ports, flags),
+                None => true,
+            };
+        }
+        self.translate_quoted(context)
+    }
+
+    /// The same for the packet that an ICMP error quotes. The quoted packet's own transport checksum stays: it is hardly ever there whole
+    /// to be checked.
+    #[inline(never)]
+    fn translate_quoted(self, context: &Context) -> bool {
+        let (headers, inner, before) = (&context.headers, &context.inner, &context.inner_before);
+        let addresses = difference(addresses_of(before), addresses_of(inner));
+        if !self.put_addresses(inner, headers.transport + 8, addresses, false) {
+            return false;
+        }
+        let ports = (before.source_port, before.destination_port);
+        let Some(ports) = self.put_ports(inner, ports) else {
+            return false;
+        };
+        let checksum = headers.transport + 2;
+        // An IPv4 header's own checksum makes up for its addresses.
+        (!headers.is(Headers::IPV6) || self.mend(checksum, addresses, 0))
+            && self.mend(checksum, ports, 0)
+    }
+
+    /// Writes a packet's addresses, and for IPv4 mends its header's checksum. `own`: it is the frame's own packet, whose IPv6 header nothing
+    /// makes up for.
+    #[inline(always)]
+    fn put_addresses(self, headers: &Headers, at: u32, difference: u64, own: bool) -> bool {
+        if headers.is(Headers::IPV6) {
+            let flags = if own { BPF_F_RECOMPUTE_CSUM } else { 0 };
+            let bytes = addresses_of(headers).cast();
+            // SAFETY: the context is valid, and both addresses are there in a row.
+            return unsafe {
+                bpf_skb_store_bytes(self.0.cast(), at + 8, bytes, 32, u64::from(flags)) == 0
+            };
+        }
+        let (source, destination) = (headers.source.words(), headers.destination.words());
+        let both = [source[3], destination[3]];
+        // SAFETY: the context is valid, and so are eight bytes.
+        unsafe {
+            bpf_l3_csum_replace(self.0.cast(), at + 10, 0, difference, 0) == 0
+                && bpf_skb_store_bytes(self.0.cast(), at + 12, both.as_ptr().cast(), 8, 0) == 0
+        }
+    }
+
+    /// Writes a packet's ports if it has some; how the checksum differs. `None` if that fails.
+    #[inline(always)]
+    fn put_ports(self, headers: &Headers, before: (u16, u16)) -> Option<u64> {
+        let Some(at) = ports_at(headers) else {
+            return Some(0);
+        };
+        let at = headers.transport + at;
+        let new = (headers.source_port, headers.destination_port);
+        let (old, new) = if at == headers.transport {
+            (
+                [before.0.to_be(), before.1.to_be()],
+                [new.0.to_be(), new.1.to_be()],
+            )
+        } else {
+            (
+                [identifier(before.0, before.1).to_be(), 0],
+                [identifier(new.0, new.1).to_be(), 0],
+            )
+        };
+        let length = if at == headers.transport { 4 } else { 2 };
+        // SAFETY: the context is valid, and the bytes are there.
+        let written = unsafe {
+            if length == 4 {
+                bpf_skb_store_bytes(self.0.cast(), at, new.as_ptr().cast(), 4, 0)
+            } else {
+                bpf_skb_store_bytes(self.0.cast(), at, new.as_ptr().cast(), 2, 0)
+            }
+        };
+        // SAFETY: four bytes each.
+        let difference = unsafe {
+            bpf_csum_diff(
+                old.as_ptr().cast_mut().cast(),
+                4,
+                new.as_ptr().cast_mut().cast(),
+                4,
+                0,
+            )
+        };
+        (written == 0).then_some(difference.cast_unsigned())
+    }
+
+    /// Mends a transport checksum. `PSEUDO` says that the difference is of addresses.
+    #[inline(always)]
+    fn mend(self, at: u32, difference: u64, flags: u64) -> bool {
+        // SAFETY: the context is valid, and the rest are numbers.
+        unsafe { bpf_l4_csum_replace(self.0.cast(), at, 0, difference, flags) == 0 }
     }
 
     /// Lowers the hop limit, and for an endpoint writes the hardware addresses of its link. False, with the packet unchanged, if the
@@ -224,6 +378,29 @@ impl Frame {
         // SAFETY: the kernel's context is valid while the program runs.
         let (start, end) = unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) };
         (start + WRITTEN <= end).then_some(start as *mut u8)
+    }
+}
+
+/// Both addresses of a packet in a row, as `translate::Tuple` and `Headers` begin.
+#[inline(always)]
+fn addresses_of<T>(ends: &T) -> *mut u32 {
+    core::ptr::from_ref(ends).cast_mut().cast()
+}
+
+/// How the sum over two pairs of addresses differs.
+#[inline(always)]
+fn difference(old: *mut u32, new: *mut u32) -> u64 {
+    // SAFETY: both point to two addresses of 16 bytes in a row, as the layouts' tests show.
+    unsafe { bpf_csum_diff(old, 32, new, 32, 0).cast_unsigned() }
+}
+
+/// Without a checksum none is to be made, and a sum of zero is written as its other form (RFC 768).
+#[inline(always)]
+fn checksum_flags(headers: &Headers) -> u64 {
+    if headers.protocol == protocol::UDP {
+        u64::from(BPF_F_MARK_MANGLED_0)
+    } else {
+        0
     }
 }
 

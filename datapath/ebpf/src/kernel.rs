@@ -16,13 +16,15 @@ use sluice_abi::{
     policy::{AttributionKey, PeerKey, PeerValue, PolicyTables, TableDefaults},
     program::{Cell, Program, RangeKey},
     reason::REASON_SLOTS,
+    service::{Affinity, AffinityKey, Backend, Frontend, Service},
 };
 
 use crate::maps::{
     ATTRIBUTIONS, CONFIG, CONNTRACK, CONNTRACK_CURSORS, CONNTRACK_SLOTS, DROP_BUCKETS,
     DROP_COUNTERS, ENDPOINTS, EPOCHS, EVENTS, FRAGMENTS, IPCACHE, IPCACHE_PREFIXES, PEERS,
-    PROGRAM_RANGES, PROGRAMS, RING_LOSSES, RULE_COUNTERS, RangeBits, SLOTS_BY_ADDRESS,
-    SLOTS_BY_IFINDEX, TABLE_DEFAULTS, TABLE_REVISIONS, WATERMARKS,
+    PROGRAM_RANGES, PROGRAMS, RING_LOSSES, RULE_COUNTERS, RangeBits, SERVICE_AFFINITY,
+    SERVICE_BACKENDS, SERVICE_LISTS, SERVICES, SLOTS_BY_ADDRESS, SLOTS_BY_IFINDEX, TABLE_DEFAULTS,
+    TABLE_REVISIONS, WATERMARKS,
 };
 
 const BPF_ANY: u64 = 0;
@@ -203,6 +205,35 @@ impl Datapath for Kernel {
     fn insert_fragment(&self, value: &FragmentValue) {
         // A fragment that can't be remembered costs the packet its later fragments, no more.
         let _ = FRAGMENTS.insert(&value.key, value, BPF_ANY);
+    }
+
+    #[inline(always)]
+    fn service(&self, key: &Frontend) -> Option<Service> {
+        // SAFETY: the value is copied at once; the caller checks the key that it carries.
+        unsafe { SERVICES.get(key).copied() }
+    }
+
+    #[inline(always)]
+    fn listed_backend(&self, element: u32) -> Option<u32> {
+        SERVICE_LISTS.get(element).copied()
+    }
+
+    #[inline(always)]
+    fn backend(&self, id: u32) -> Option<Backend> {
+        SERVICE_BACKENDS.get(id).copied()
+    }
+
+    #[inline(always)]
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
+        // SAFETY: the value is copied at once; the caller checks the key that it carries.
+        unsafe { SERVICE_AFFINITY.get(key).copied() }
+    }
+
+    #[inline(always)]
+    #[allow(clippy::needless_borrows_for_generic_args)] // the key would be copied
+    fn set_affinity(&self, value: &Affinity) {
+        // The map evicts; a client that can't be remembered is balanced anew.
+        let _ = SERVICE_AFFINITY.insert(&value.key, value, BPF_ANY);
     }
 
     #[inline(always)]

@@ -15,6 +15,7 @@ use sluice_abi::{
     maps as specs,
     policy::{AttributionKey, PeerKey, PeerValue, TableDefaults},
     program::{Cell, Program},
+    service::{Affinity, AffinityKey, Backend, Frontend, Service},
 };
 
 /// What follows the length in [`sluice_abi::program::RangeKey`].
@@ -73,6 +74,23 @@ pub(crate) static CONNTRACK_CURSORS: Array<u64> = Array::with_max_entries(
 #[map(name = "fragments")]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue> =
     LruHashMap::with_max_entries(specs::FRAGMENTS.entries, specs::FRAGMENTS.flags);
+#[map(name = "services")]
+pub(crate) static SERVICES: HashMap<Frontend, Service> =
+    HashMap::with_max_entries(specs::SERVICES.entries, specs::SERVICES.flags);
+#[map(name = "service_lists")]
+pub(crate) static SERVICE_LISTS: Array<u32> =
+    Array::with_max_entries(specs::SERVICE_LISTS.entries, specs::SERVICE_LISTS.flags);
+#[map(name = "service_backends")]
+pub(crate) static SERVICE_BACKENDS: Array<Backend> = Array::with_max_entries(
+    specs::SERVICE_BACKENDS.entries,
+    specs::SERVICE_BACKENDS.flags,
+);
+#[map(name = "service_affinity")]
+pub(crate) static SERVICE_AFFINITY: LruHashMap<AffinityKey, Affinity> =
+    LruHashMap::with_max_entries(
+        specs::SERVICE_AFFINITY.entries,
+        specs::SERVICE_AFFINITY.flags,
+    );
 #[map(name = "config")]
 pub(crate) static CONFIG: Array<Config> =
     Array::with_max_entries(specs::CONFIG.entries, specs::CONFIG.flags);

@@ -13,6 +13,7 @@ use sluice_abi::maps::{self, Spec};
 use sluice_abi::memory::Memory;
 use sluice_abi::policy::{AttributionKey, PeerKey, PeerValue, TableDefaults};
 use sluice_abi::program::{Cell, Program, RangeKey};
+use sluice_abi::service::{Affinity, AffinityKey, Backend, Frontend, Service};
 use sluice_abi::{Cookie, MapData};
 use sluice_datapath::load::Datapath;
 use sluice_datapath::sys::{Map, PerCpuMap};
@@ -80,12 +81,16 @@ pub(crate) struct Mirror {
     programs: Written<u32, Program>,
     ranges: Written<RangeKey, Cell>,
     attributions: Written<AttributionKey, Cookie>,
+    services: Written<Frontend, Service>,
+    lists: Written<u32, u32>,
+    backends: Written<u32, Backend>,
     epochs: Written<u32, u64>,
     watermarks: Written<u32, u64>,
     connections: Map<ConntrackKey, ConntrackEntry>,
     ring: Map<u32, ConntrackKey>,
     cursors: Map<u32, u64>,
     fragments: Map<FragmentKey, FragmentValue>,
+    affinities: Map<AffinityKey, Affinity>,
     buckets: Map<u32, DropBucket>,
     drops: PerCpuMap<u32, Counter>,
     rules: PerCpuMap<Cookie, Counter>,
@@ -107,12 +112,16 @@ impl Mirror {
             programs: Written::array(datapath, &maps::PROGRAMS, Program::default()),
             ranges: Written::hash(datapath, &maps::PROGRAM_RANGES),
             attributions: Written::hash(datapath, &maps::ATTRIBUTIONS),
+            services: Written::hash(datapath, &maps::SERVICES),
+            lists: Written::array(datapath, &maps::SERVICE_LISTS, 0),
+            backends: Written::array(datapath, &maps::SERVICE_BACKENDS, Backend::default()),
             epochs: Written::array(datapath, &maps::EPOCHS, 0),
             watermarks: Written::array(datapath, &maps::WATERMARKS, 0),
             connections: open(datapath, &maps::CONNTRACK),
             ring: open(datapath, &maps::CONNTRACK_SLOTS),
             cursors: open(datapath, &maps::CONNTRACK_CURSORS),
             fragments: open(datapath, &maps::FRAGMENTS),
+            affinities: open(datapath, &maps::SERVICE_AFFINITY),
             buckets: open(datapath, &maps::DROP_BUCKETS),
             drops: PerCpuMap::new(maps::DROP_COUNTERS.name, per_cpu(&maps::DROP_COUNTERS)).unwrap(),
             rules: PerCpuMap::new(maps::RULE_COUNTERS.name, per_cpu(&maps::RULE_COUNTERS)).unwrap(),
@@ -127,6 +136,9 @@ impl Mirror {
         for (key, _) in self.fragments.entries().unwrap() {
             self.fragments.remove(&key).unwrap();
         }
+        for (key, _) in self.affinities.entries().unwrap() {
+            self.affinities.remove(&key).unwrap();
+        }
         clear(&self.ring, &ConntrackKey::default());
         clear(&self.cursors, &0);
         clear(&self.buckets, &DropBucket::default());
@@ -138,6 +150,11 @@ impl Mirror {
         for (key, _) in self.rules.entries().unwrap() {
             self.rules.put(&key, &[], Counter::default()).unwrap();
         }
+    }
+
+    /// Forgets one connection's entry.
+    pub(crate) fn forget_connection(&self, key: &ConntrackKey) {
+        assert!(self.connections.remove(key).unwrap());
     }
 
     /// Copies what userland writes.
@@ -163,6 +180,9 @@ impl Mirror {
         self.ranges
             .write(memory.ranges.iter().map(|(k, v)| (*k, *v)));
         self.attributions.write(copied(&memory.attributions));
+        self.services.write(copied(&memory.services));
+        self.lists.write(copied(&memory.lists));
+        self.backends.write(copied(&memory.backends));
         self.epochs.write([(0, u64::from(memory.epoch))]);
         self.watermarks
             .write((0..).zip(memory.watermarks.map(u64::from)));
@@ -179,6 +199,10 @@ impl Mirror {
         for (key, mut value) in self.fragments.entries().unwrap() {
             value.time = value.time.saturating_sub(nanoseconds);
             self.fragments.put(&key, &value).unwrap();
+        }
+        for (key, mut value) in self.affinities.entries().unwrap() {
+            value.time = value.time.saturating_sub(nanoseconds);
+            self.affinities.put(&key, &value).unwrap();
         }
         for (key, mut bucket) in self.buckets.entries().unwrap() {
             if bucket.full_at != 0 {

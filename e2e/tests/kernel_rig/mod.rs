@@ -3,13 +3,14 @@
 //! What is compared after every frame: what becomes of it, its bytes, the events, the connections, and all counters. The frames and what
 //! is expected of them are the specification's.
 
+mod bytes;
 mod ground;
 mod mirror;
 
 use std::sync::{Mutex, PoisonError};
 
 use sluice_abi::config::Config;
-use sluice_abi::conntrack::ConntrackEntry;
+use sluice_abi::conntrack::{ConntrackEntry, ConntrackKey};
 use sluice_abi::context::Outcome;
 use sluice_abi::event::{Event, Hook};
 use sluice_abi::parse::ether_type;
@@ -106,6 +107,8 @@ const SIZES: Sizes = Sizes {
     programs: 16,
     ranges: 256,
     attributions: 64,
+    services: 32,
+    backends: 32,
     connections: 8,
     rules: 64,
     event_bytes: 1 << 16,
@@ -125,6 +128,11 @@ impl Drop for KernelTwin {
 }
 
 impl Twin for KernelTwin {
+    fn forget(&mut self, key: &ConntrackKey) {
+        let kernel = self.0.as_ref().expect("it has one until it is dropped");
+        kernel.mirror.forget_connection(key);
+    }
+
     /// Whether the kernel runs a program on a frame at all: it wants a payload, and the whole of the first header that the frame
     /// announces (`bpf_prog_test_run_skb` in `net/bpf/test_run.c`).
     fn takes(&self, frame: &[u8]) -> bool {
@@ -215,19 +223,37 @@ const fn by_fib(judged: &Judged<'_>) -> bool {
 
 /// What became of the frame's bytes.
 fn check_bytes(judged: &Judged<'_>, after: &[u8], what: &dyn Fn() -> String) {
-    let before = judged.frame;
+    if judged.outcome == Outcome::Reply {
+        let reply = &judged.context.reply;
+        let length = usize::from(reply.length);
+        assert_eq!(after[..length], reply.bytes[..length], "{}", what());
+        return;
+    }
+    let translated = bytes::translated(judged);
+    let before = &translated.frame;
+    // Whatever the sums were, right or wrong, they are after.
+    for check in &translated.checks {
+        assert!(check.holds(judged.frame, after), "{check:?}: {}", what());
+    }
+    let same = |wanted: &[u8], from: usize| {
+        let mut after = after.to_vec();
+        let mut wanted = [&after[..from], wanted].concat();
+        for at in &translated.checksums {
+            for bytes in [&mut after, &mut wanted] {
+                bytes[*at..at + 2].fill(0);
+            }
+        }
+        assert_eq!(after, wanted, "{}", what());
+    };
     match judged.outcome {
         // The kernel writes the hardware addresses when it knows the next hop's.
         Outcome::Route if by_fib(judged) => {
             assert_eq!(after[..12], before[..12], "{}", what());
-            assert_eq!(one_hop_on(before), after[12..], "{}", what());
+            same(&one_hop_on(before), 12);
         }
-        Outcome::Drop | Outcome::Stack | Outcome::Route => assert_eq!(after, before, "{}", what()),
-        Outcome::Reply => {
-            let reply = &judged.context.reply;
-            let length = usize::from(reply.length);
-            assert_eq!(after[..length], reply.bytes[..length], "{}", what());
-        }
+        Outcome::Drop => assert_eq!(after, judged.frame, "{}", what()),
+        Outcome::Stack | Outcome::Route => same(before, 0),
+        Outcome::Reply => unreachable!("looked at above"),
         Outcome::Deliver => {
             let endpoint = &judged.memory.endpoints[&judged.context.deliver];
             assert_eq!(
@@ -236,12 +262,11 @@ fn check_bytes(judged: &Judged<'_>, after: &[u8], what: &dyn Fn() -> String) {
                 "{}",
                 what()
             );
-            assert_eq!(one_hop_on(before), after[12..], "{}", what());
-            // Whatever the header's sum was, right or wrong, it is after.
+            same(&one_hop_on(before), 12);
             if judged.context.headers.ether_type == ether_type::IPV4 {
                 assert_eq!(
                     ones_sum(&after[14..34]) % 0xffff,
-                    ones_sum(&before[14..34]) % 0xffff,
+                    ones_sum(&judged.frame[14..34]) % 0xffff,
                     "{}",
                     what()
                 );

@@ -252,6 +252,8 @@ fn sizes() -> Sizes {
         programs: 1 << 15,
         ranges: 1 << 18,
         attributions: 1 << 19,
+        services: 1024,
+        backends: 8192,
         connections: 1024,
         rules: 1 << 16,
         event_bytes: 1 << 21,

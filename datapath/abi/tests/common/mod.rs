@@ -10,13 +10,16 @@ use sluice_abi::{
     Cookie, Identity, Reason, Scope,
     classify::{self, Seen},
     config::Config,
+    conntrack::ConntrackKey,
     context::{Context, Outcome},
+    datapath::Datapath,
     endpoint::Endpoint,
     event::{Event, Hook},
     ipcache::{Address, AddressInfo, PrefixKey},
     memory::Memory,
     policy::{AttributionKey, PeerCell, PeerKey, PeerValue, TableDefaults, Versioned},
     program::{Cell, PortRange, Program, Verdict},
+    service::{Backend, Frontend, Service},
 };
 use std::net::IpAddr;
 
@@ -66,6 +69,9 @@ impl Family {
     pub fn world(self) -> IpAddr {
         self.of("203.0.113.5", "2001:db8::5")
     }
+    pub fn service(self) -> IpAddr {
+        self.of("10.96.0.10", "fd96::10")
+    }
     pub fn gateway(self) -> IpAddr {
         self.of("169.254.1.1", "fe80::1")
     }
@@ -114,6 +120,8 @@ pub trait Twin {
     /// Whether it can judge such a frame; it stays out of it where it can't.
     fn takes(&self, frame: &[u8]) -> bool;
     fn judge(&mut self, judged: &Judged<'_>);
+    /// Forgets a connection's entry.
+    fn forget(&mut self, key: &ConntrackKey);
 }
 
 /// The node and what its programs remember.
@@ -243,6 +251,61 @@ impl Node {
                 NODE,
                 AddressInfo::POD,
             );
+        }
+    }
+
+    /// Makes a service: where its frontend leads, and for how many seconds a client stays there. Returns its backends' ids.
+    pub fn service(
+        &mut self,
+        (address, protocol, port): (IpAddr, u8, u16),
+        backends: &[(IpAddr, u16)],
+        affinity: u32,
+    ) -> Vec<u32> {
+        let m = &mut self.memory;
+        let mark = Frontend::mark(address.into());
+        let frontend = Frontend {
+            protocol,
+            port,
+            ..mark
+        };
+        let number = match m.services.get(&frontend) {
+            Some(known) => known.number,
+            None => m.services.len() as u32 + 1,
+        };
+        let (first, free) = (m.lists.len() as u32, m.backends.len() as u32 + 1);
+        let ids: Vec<u32> = (free..).take(backends.len()).collect();
+        for (id, &(address, port)) in ids.iter().zip(backends) {
+            m.lists.insert(m.lists.len() as u32, *id);
+            let record = Backend {
+                address: address.into(),
+                service: number,
+                port,
+                reserved: 0,
+            };
+            m.backends.insert(*id, record);
+        }
+        let marked = Service {
+            frontend: mark,
+            ..Service::default()
+        };
+        m.services.insert(mark, marked);
+        let service = Service {
+            frontend,
+            number,
+            first,
+            count: backends.len() as u32,
+            affinity,
+            flags: 0,
+        };
+        m.services.insert(frontend, service);
+        ids
+    }
+
+    /// Forgets a connection's entry, as if it had to give way.
+    pub fn forget(&mut self, key: &ConntrackKey) {
+        self.memory.remove_connection(key);
+        if let Some(twin) = &mut self.twin {
+            twin.forget(key);
         }
     }
 

@@ -49,16 +49,29 @@ pub(crate) fn fragment(
     protocol: u8,
     payload: &[u8],
 ) -> Vec<u8> {
-    let packet = if f.v6 {
-        let field = offset | u16::from(more);
-        let mut body = field.to_be_bytes().to_vec();
-        body.extend([0, 0]);
-        body.extend(id.to_be_bytes());
-        extended(f.a(), f.b(), &[(44, body)], protocol, payload)
-    } else {
-        fragment_v4(ip(f.a(), f.b(), protocol, payload), id, offset, more)
-    };
-    frame(A, &packet)
+    frame(
+        A,
+        &fragment_between((f.a(), f.b()), id, offset, more, protocol, payload),
+    )
+}
+
+/// The packet of such a fragment, between any two.
+pub(crate) fn fragment_between(
+    (source, destination): (IpAddr, IpAddr),
+    id: u16,
+    offset: u16,
+    more: bool,
+    protocol: u8,
+    payload: &[u8],
+) -> Vec<u8> {
+    if source.is_ipv4() {
+        return fragment_v4(ip(source, destination, protocol, payload), id, offset, more);
+    }
+    let field = offset | u16::from(more);
+    let mut body = field.to_be_bytes().to_vec();
+    body.extend([0, 0]);
+    body.extend(id.to_be_bytes());
+    extended(source, destination, &[(44, body)], protocol, payload)
 }
 
 #[test]

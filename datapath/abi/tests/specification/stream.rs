@@ -21,16 +21,19 @@ enum Act {
     Move(bool),
     /// Time passes, in seconds.
     Wait(u64),
+    /// A backend goes, or comes back.
+    Backend(u32, bool),
 }
 
 fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
-        20 => (0..7_u8, frames()).prop_map(|(place, bytes)| Act::Frame { place, bytes }),
+        20 => (0..9_u8, frames()).prop_map(|(place, bytes)| Act::Frame { place, bytes }),
         2 => (1..3_u32, 299..304_u32, 0..5_u32)
             .prop_map(|(table, peer, program)| Act::Change { table, peer, program }),
         1 => prop_oneof![Just(1000_u32), Just(300)].prop_map(Act::Watermark),
         1 => any::<bool>().prop_map(Act::Move),
         1 => prop_oneof![Just(1_u64), Just(59), Just(62)].prop_map(Act::Wait),
+        1 => (1..10_u32, any::<bool>()).prop_map(|(id, here)| Act::Backend(id, here)),
     ]
 }
 
@@ -64,7 +67,7 @@ fn between() -> impl Strategy<Value = Vec<u8>> {
     let flags = prop::sample::select(vec![SYN, SYN | ACK, ACK, FIN | ACK, RST, RST | ACK, 0]);
     (
         any::<bool>(),
-        (0..8_u8, 0..8_u8),
+        (0..9_u8, 0..9_u8),
         0..9_u8,
         (port(), port()),
         flags,
@@ -113,6 +116,7 @@ fn holder(f: Family, number: u8) -> IpAddr {
         2 => f.remote(),
         3 => f.unknown(),
         4 => f.node(),
+        8 => f.service(),
         _ => f.world(),
     }
 }
@@ -129,10 +133,14 @@ fn happen(node: &mut Node, act: &Act) {
                 2 | 3 => node.send(B, bytes),
                 4 => node.give(B, 0, bytes),
                 5 => node.give(A, OUTWARD, bytes),
+                6 => node.give(B, ifindex(A), bytes),
+                7 => node.give(A, ifindex(B), bytes),
                 _ => node.arrive(bytes),
             };
             let counted = drops(node) - before;
-            assert_eq!(counted, u64::from(result.is_err()));
+            // What nobody serves is refused, and counted as dropped.
+            let refused = node.context.reason == Reason::NoBackend;
+            assert_eq!(counted, u64::from(result.is_err() || refused));
             if let Err(reason) = result {
                 assert!(!matches!(reason, Reason::None | Reason::Internal));
             }
@@ -155,6 +163,16 @@ fn happen(node: &mut Node, act: &Act) {
             }
             node.memory.epoch += 1;
         }
+        Act::Backend(id, here) => {
+            if let Some(backend) = node.memory.backends.get_mut(id) {
+                // Which service it is of, the unused half word keeps meanwhile.
+                if *here && backend.service == 0 {
+                    (backend.service, backend.reserved) = (u32::from(backend.reserved), 0);
+                } else if !*here && backend.service != 0 {
+                    (backend.service, backend.reserved) = (0, backend.service as u16);
+                }
+            }
+        }
         Act::Wait(seconds) => node.memory.now += seconds * 1_000_000_000,
     }
 }
@@ -170,6 +188,11 @@ proptest! {
     #[test]
     fn whatever_happens_there_is_one_outcome(acts in prop::collection::vec(act(), 1..40)) {
         let mut node = Node::new();
+        for f in FAMILIES {
+            node.service((f.service(), 6, 80), &[(f.b(), 80), (f.a(), 8080), (f.remote(), 80)], 0);
+            node.service((f.service(), 17, 80), &[(f.b(), 81), (f.remote(), 80)], 10);
+            node.service((f.service(), 6, 8080), &[], 0);
+        }
         for act in &acts {
             happen(&mut node, act);
         }

@@ -26,7 +26,7 @@ use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader};
 use sluice_abi::{event::Hook, maps};
 
-use crate::state::{Addresses, Connections, Counters, Endpoints, Events, Settings};
+use crate::state::{Addresses, Connections, Counters, Endpoints, Events, Services, Settings};
 use crate::sys::{SysError, update_link};
 use crate::writer::{KernelStore, WriteError, Writer};
 use crate::{object, probe};
@@ -139,6 +139,14 @@ impl Datapath {
     /// The maps can't be read.
     pub fn settings(&self) -> Result<Settings, SysError> {
         Settings::new(|name| self.map(name))
+    }
+
+    /// The services.
+    ///
+    /// # Errors
+    /// The maps can't be read.
+    pub fn services(&self) -> Result<Services, SysError> {
+        Services::new(|name| self.map(name))
     }
 
     /// The connections.

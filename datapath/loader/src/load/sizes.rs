@@ -26,6 +26,10 @@ pub struct Sizes {
     pub ranges: u32,
     /// Slots of all attributions.
     pub attributions: u32,
+    /// Frontends of services, and the addresses that they have.
+    pub services: u32,
+    /// Backends of all frontends together, and one.
+    pub backends: u32,
     /// Connections per endpoint, a power of two; [`Config::conntrack_quota`] may be at most this.
     pub connections: u32,
     /// Rules that are counted.
@@ -46,6 +50,8 @@ impl Default for Sizes {
             programs: maps::PROGRAMS.entries,
             ranges: maps::PROGRAM_RANGES.entries,
             attributions: maps::ATTRIBUTIONS.entries,
+            services: maps::SERVICES.entries,
+            backends: maps::SERVICE_BACKENDS.entries,
             connections: Config::DEFAULT_QUOTA,
             rules: maps::RULE_COUNTERS.entries,
             event_bytes: maps::EVENTS.entries,
@@ -66,6 +72,8 @@ impl Sizes {
             programs: 1024,
             ranges: 16_384,
             attributions: 16_384,
+            services: 1024,
+            backends: 4096,
             connections: 256,
             rules: 4096,
             event_bytes: 1 << 18,
@@ -92,6 +100,10 @@ impl Sizes {
             name if name == maps::PROGRAMS.name => self.programs,
             name if name == maps::PROGRAM_RANGES.name => self.ranges,
             name if name == maps::ATTRIBUTIONS.name => self.attributions,
+            name if name == maps::SERVICES.name => self.services,
+            name if name == maps::SERVICE_BACKENDS.name => self.backends,
+            // A list is written beside the one that it replaces.
+            name if name == maps::SERVICE_LISTS.name => self.backends.saturating_mul(2),
             name if name == maps::CONNTRACK.name || name == maps::CONNTRACK_SLOTS.name => {
                 self.endpoints.saturating_mul(self.connections)
             }
@@ -132,6 +144,8 @@ impl Sizes {
             ("programs", self.programs),
             ("ranges", self.ranges),
             ("attributions", self.attributions),
+            ("services", self.services),
+            ("backends", self.backends),
             ("rules", self.rules),
         ];
         match all.iter().find(|(_, size)| *size < 2) {

@@ -6,6 +6,7 @@ mod connections;
 mod counters;
 mod endpoints;
 mod events;
+mod services;
 mod settings;
 
 pub use addresses::{AddressChange, Addresses};
@@ -13,6 +14,7 @@ pub use connections::{Collected, Connections};
 pub use counters::{Counters, DropCount, Losses};
 pub use endpoints::{Endpoints, EndpointsFull};
 pub use events::Events;
+pub use services::{Services, ServicesError, Target, Targets};
 pub use settings::Settings;
 
 /// Nanoseconds of the monotonic clock: the one that the programs' times are of.
