@@ -175,6 +175,7 @@ const fn hook_text(raw: u8) -> &'static str {
         Some(Hook::ToEndpoint) => "to-endpoint",
         Some(Hook::FromOutside) => "from-outside",
         Some(Hook::Trace) => "trace",
+        Some(Hook::ToOutside) => "to-outside",
         None => "unknown",
     }
 }

@@ -8,7 +8,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::RangeInclusive,
     sync::{Arc, RwLock},
 };
 
@@ -21,7 +22,7 @@ use sluice_abi::{
 use sluice_datapath::{
     load::{self, Attachment, Datapath, Instance, LoadError, Sizes},
     net::{Mac, NetNs},
-    state::{AddressChange, Addresses, Endpoints, Services, Settings, Targets},
+    state::{AddressChange, Addresses, Endpoints, Excluded, Services, Settings, Targets},
     writer::{Change, KernelStore, MapStore, Usage, Writer},
 };
 use sluice_policy::{Delta, delta};
@@ -61,6 +62,7 @@ pub struct Node {
     addresses: Addresses,
     endpoints: Endpoints,
     services: Services,
+    excluded: Excluded,
     settings: Settings,
     tables: Tables,
     /// What the kernel holds of an earlier process or world. It goes when the new is there.
@@ -117,6 +119,7 @@ impl Node {
             addresses: datapath.addresses()?,
             endpoints: datapath.endpoints()?,
             services: datapath.services()?,
+            excluded: datapath.excluded()?,
             settings: datapath.settings()?,
             writer,
             datapath,
@@ -241,6 +244,25 @@ impl Node {
         services: &BTreeMap<Frontend, Targets>,
     ) -> Result<usize, AgentError> {
         Ok(self.services.sync(services)?)
+    }
+
+    /// Says how pods' connections leave the cluster. Those that have begun stay as they are, but for the node's address: its new one ends
+    /// them. With pods' connections to leave with the node's address, the programs for outside must be at every device that faces outward.
+    ///
+    /// # Errors
+    /// A map is full, or the kernel refuses: nothing is masqueraded that was not before.
+    pub fn masquerade(&mut self, wanted: &Masquerade) -> Result<(), AgentError> {
+        self.excluded.sync(&wanted.excluded)?;
+        let zero = Address([0; 16]);
+        self.config.masquerade_ipv4 = wanted.ipv4.map_or(zero, |ip| IpAddr::V4(ip).into());
+        self.config.masquerade_ipv6 = wanted.ipv6.map_or(zero, |ip| IpAddr::V6(ip).into());
+        (self.config.masquerade_first, self.config.masquerade_last) =
+            (*wanted.ports.start(), *wanted.ports.end());
+        // Before the node is numbered, its settings are not written at all.
+        if self.config.node != 0 {
+            self.settings.put(&self.config)?;
+        }
+        Ok(())
     }
 
     /// Ends a pod's endpoint. What still comes from its interface drops.
@@ -518,6 +540,24 @@ impl Node {
                 .unwrap_or_else(std::sync::PoisonError::into_inner),
         );
     }
+}
+
+/// How pods' connections leave the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Masquerade {
+    /// The node's IPv4 address that they leave with; `None` lets IPv4 leave with the pods' own.
+    pub ipv4: Option<Ipv4Addr>,
+    /// The IPv6 address likewise.
+    pub ipv6: Option<Ipv6Addr>,
+    /// The ports that they are given; none of them should be one that the node itself uses (`ip_local_port_range`).
+    pub ports: RangeInclusive<u16>,
+    /// Blocks that see the pods' own addresses: the cluster's and what else is excluded. Host bits are zero.
+    pub excluded: BTreeSet<PrefixKey>,
+}
+
+impl Masquerade {
+    /// Behind the ports that Linux gives out by default.
+    pub const PORTS: RangeInclusive<u16> = 61_000..=65_535;
 }
 
 /// The names of the instances that have anything in the kernel, also where their process was killed.

@@ -11,6 +11,8 @@ mod full;
 #[path = "../../datapath/abi/tests/specification/headers.rs"]
 mod headers;
 mod kernel_rig;
+#[path = "../../datapath/abi/tests/specification/masquerade.rs"]
+mod masquerade;
 #[path = "../../datapath/abi/tests/specification/policy.rs"]
 mod policy;
 #[path = "../../datapath/abi/tests/specification/service.rs"]

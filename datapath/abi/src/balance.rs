@@ -13,7 +13,8 @@ use crate::{
     conntrack::{Connection, ConntrackEntry, State, place},
     context::{Context, Located, Through},
     datapath::Datapath,
-    parse::{Headers, protocol},
+    event::Hook,
+    parse::protocol,
     service::{Affinity, AffinityKey, Backend, Frontend, Service},
     track::{self, Known},
     translate,
@@ -30,7 +31,7 @@ const SECOND: u64 = 1_000_000_000;
 
 /// [`track::recognise`] for what is more than a connection of the packet's own ends.
 #[inline(never)]
-pub(crate) fn recognise<D: Datapath>(
+pub(crate) fn recognise<D: Datapath, const HOOK: u8>(
     datapath: &D,
     context: &mut Context,
     found: &Connection,
@@ -48,6 +49,9 @@ pub(crate) fn recognise<D: Datapath>(
     }
     if !leads {
         return recognise_answer(datapath, context, found, source_high);
+    }
+    if HOOK != Hook::FromEndpoint as u8 {
+        return Known::No;
     }
     context.after.note(&context.headers);
     lead(context);
@@ -108,7 +112,7 @@ fn begin_again<D: Datapath>(datapath: &D, context: &mut Context) -> Known {
 #[inline(always)]
 fn is_alive<D: Datapath>(datapath: &D, context: &Context) -> bool {
     let alias = &context.alias;
-    match datapath.backend(alias.backend) {
+    match datapath.backend(alias.other) {
         Some(backend) => {
             backend.service != 0
                 && backend.port == alias.port
@@ -144,7 +148,7 @@ fn go(context: &mut Context) {
     nat.address = headers.destination;
     nat.port = headers.destination_port;
     nat.client_port = headers.source_port;
-    nat.backend = 0;
+    nat.other = 0;
     translate::packet(context);
     context.service = Through::Forth;
     context.flow |= ConntrackEntry::TRANSLATED;
@@ -211,7 +215,7 @@ pub(crate) fn open<D: Datapath>(datapath: &D, context: &mut Context) -> Result<b
         context.silent = service.flags & Service::SILENT != 0;
         return Err(Reason::NoBackend);
     }
-    let hash = hash(&context.headers);
+    let hash = translate::hash(&context.headers);
     choose(datapath, context, &service, hash)?;
     take_key(datapath, context, hash)?;
     go(context);
@@ -241,7 +245,7 @@ fn choose<D: Datapath>(
     let mut hash = hash;
     let mut attempt = 0;
     while attempt < ATTEMPTS {
-        let element = service.first + scale(hash, service.count);
+        let element = service.first + translate::scale(hash, service.count);
         if let Some(id) = datapath.listed_backend(element)
             && let Some(backend) = datapath.backend(id)
             && backend.service == service.number
@@ -252,7 +256,7 @@ fn choose<D: Datapath>(
             }
             return Ok(());
         }
-        hash = mix(hash);
+        hash = translate::mix(hash);
         attempt += 1;
     }
     Err(Reason::ServiceNotReady)
@@ -264,7 +268,7 @@ fn take(context: &mut Context, backend: &Backend, id: u32) {
     alias.address = backend.address;
     alias.port = backend.port;
     alias.client_port = context.headers.source_port;
-    alias.backend = id;
+    alias.other = id;
 }
 
 /// Whether the client stays with the backend that it went to last, which is chosen then.
@@ -329,7 +333,7 @@ fn take_key<D: Datapath>(datapath: &D, context: &mut Context, hash: u64) -> Resu
         if sctp {
             break;
         }
-        hash = mix(hash);
+        hash = translate::mix(hash);
         #[allow(clippy::cast_possible_truncation)] // any 15 bits will do
         let port = FIRST_PORT | hash as u16;
         context.alias.client_port = port;
@@ -457,32 +461,4 @@ pub(crate) fn error_back(context: &mut Context, connection: &Connection) {
         context.headers.source
     };
     after.destination = quoted.source;
-}
-
-/// A number below `count`, as evenly drawn as the hash is.
-#[inline(always)]
-#[allow(clippy::cast_possible_truncation)] // below `count`
-const fn scale(hash: u64, count: u32) -> u32 {
-    (((hash >> 32) * count as u64) >> 32) as u32
-}
-
-/// A hash of a packet's ends.
-#[inline(always)]
-fn hash(headers: &Headers) -> u64 {
-    let (source, destination) = (headers.source.words(), headers.destination.words());
-    let pair = |a: u32, b: u32| u64::from(a) << 32 | u64::from(b);
-    let ports = pair(
-        u32::from(headers.source_port) << 16 | u32::from(headers.destination_port),
-        u32::from(headers.protocol),
-    );
-    let hash = mix(ports ^ pair(source[3], destination[3]));
-    mix(hash ^ pair(source[2] ^ source[0], source[1] ^ destination[2]))
-}
-
-/// The finaliser of `MurmurHash3`, which is in the public domain.
-#[inline(always)]
-const fn mix(hash: u64) -> u64 {
-    let hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    let hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    hash ^ (hash >> 33)
 }

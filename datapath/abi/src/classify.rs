@@ -9,12 +9,17 @@ use crate::{
     context::{Context, Outcome, Through},
     datapath::Datapath,
     event::Hook,
-    judge, neighbour,
+    judge, masquerade, neighbour,
     packet::Packet,
     parse::{self, Headers, ether_type, protocol},
     refuse, report,
     track::{self, Known},
 };
+
+// The hooks as numbers that the compiler knows, so that no program has in it what is another's to do.
+const FROM_ENDPOINT: u8 = Hook::FromEndpoint as u8;
+const TO_ENDPOINT: u8 = Hook::ToEndpoint as u8;
+const FROM_OUTSIDE: u8 = Hook::FromOutside as u8;
 
 /// Where and when a packet was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +53,7 @@ pub fn from_endpoint<D: Datapath, P: Packet + ?Sized>(
             neighbour::discovery(datapath, packet, context)?;
             return Ok(neighbour::outcome(context));
         }
-        judge_packet(datapath, packet, context)?;
+        judge_packet::<_, _, FROM_ENDPOINT>(datapath, packet, context)?;
         Ok(forward(context))
     });
     if outcome == Outcome::Drop && context.reason == Reason::NoBackend {
@@ -77,7 +82,7 @@ pub fn to_endpoint<D: Datapath, P: Packet + ?Sized>(
         if of_this_node(context) {
             return Ok(Outcome::Stack);
         }
-        judge_packet(datapath, packet, context)?;
+        judge_packet::<_, _, TO_ENDPOINT>(datapath, packet, context)?;
         Ok(Outcome::Stack)
     })
 }
@@ -110,6 +115,31 @@ pub fn from_outside<D: Datapath, P: Packet + ?Sized>(
             Arrival::ForPod => Ok(forward(context)),
             Arrival::ForOthers => Ok(Outcome::Stack),
         }
+    })
+}
+
+/// A packet that leaves on a device that faces outward, with the mark it bears: pods' packets to the world are given the node's address.
+#[inline(always)]
+pub fn to_outside<D: Datapath, P: Packet + ?Sized>(
+    datapath: &D,
+    packet: &P,
+    context: &mut Context,
+    seen: Seen,
+    mark: u32,
+) -> Outcome {
+    begin(packet, context, Hook::ToOutside, seen);
+    if mark & masquerade::MARK == 0 {
+        return Outcome::Stack;
+    }
+    finish(datapath, context, |datapath, context| {
+        settings(datapath, context)?;
+        open(packet, context)?;
+        read(datapath, packet, context)?;
+        if context.headers.is(Headers::ICMP_ERROR) {
+            parse::quoted(packet, &context.headers, &mut context.inner)?;
+        }
+        masquerade::leave(datapath, context)?;
+        Ok(Outcome::Stack)
     })
 }
 
@@ -147,7 +177,7 @@ fn trace_packet<D: Datapath, P: Packet + ?Sized>(
     context.both = true;
     open(packet, context)?;
     read(datapath, packet, context)?;
-    judge::resolve(datapath, context)?;
+    judge::resolve::<_, { Hook::Trace as u8 }>(datapath, context)?;
     judge::judge_flow(datapath, context)
 }
 
@@ -219,27 +249,27 @@ fn read<D: Datapath, P: Packet + ?Sized>(
 
 /// Passes a packet whose connection is known and still holds, or judges it. `Ok` says that it may pass.
 #[inline(always)]
-fn judge_packet<D: Datapath, P: Packet + ?Sized>(
+fn judge_packet<D: Datapath, P: Packet + ?Sized, const HOOK: u8>(
     datapath: &D,
     packet: &P,
     context: &mut Context,
 ) -> Result<(), Reason> {
-    let known = recognise(datapath, context);
-    settle(datapath, packet, context, known)
+    let known = recognise::<_, HOOK>(datapath, context);
+    settle::<_, _, HOOK>(datapath, packet, context, known)
 }
 
 /// What the connection table says of a packet; nothing of those that are no connection's own.
 #[inline(always)]
-fn recognise<D: Datapath>(datapath: &D, context: &mut Context) -> Known {
+fn recognise<D: Datapath, const HOOK: u8>(datapath: &D, context: &mut Context) -> Known {
     if context.headers.flags & (Headers::ICMP_ERROR | Headers::CONNECTIONLESS) != 0 {
         return Known::No;
     }
-    track::recognise(datapath, context)
+    track::recognise::<_, HOOK>(datapath, context)
 }
 
 /// Judges a packet unless its connection is known and holds.
 #[inline(always)]
-fn settle<D: Datapath, P: Packet + ?Sized>(
+fn settle<D: Datapath, P: Packet + ?Sized, const HOOK: u8>(
     datapath: &D,
     packet: &P,
     context: &mut Context,
@@ -248,7 +278,7 @@ fn settle<D: Datapath, P: Packet + ?Sized>(
     if known != Known::Yes {
         // By way of the context: a number that the verifier follows has it walk through all that is behind it once for each.
         context.known = known;
-        judge_slowly(datapath, packet, context)?;
+        judge_slowly::<_, _, HOOK>(datapath, packet, context)?;
     }
     if context.headers.is(Headers::FRAGMENT) && !context.headers.is(Headers::LATER) {
         track::remember_fragment(datapath, context);
@@ -261,35 +291,35 @@ fn settle<D: Datapath, P: Packet + ?Sized>(
 
 /// Judges a packet from the start.
 #[inline(never)]
-fn judge_slowly<D: Datapath, P: Packet + ?Sized>(
+fn judge_slowly<D: Datapath, P: Packet + ?Sized, const HOOK: u8>(
     datapath: &D,
     packet: &P,
     context: &mut Context,
 ) -> Result<(), Reason> {
-    if context.hook == Hook::FromEndpoint {
+    if HOOK == FROM_ENDPOINT {
         claim(datapath, context)?;
     }
-    judge::resolve(datapath, context)?;
+    judge::resolve::<_, HOOK>(datapath, context)?;
     if judge::impossible_destination(&context.headers.destination) {
         return Err(Reason::NoRoute);
     }
     if context.headers.is(Headers::ICMP_ERROR) {
-        if context.hook == Hook::FromEndpoint && redirects(&context.headers) {
+        if HOOK == FROM_ENDPOINT && redirects(&context.headers) {
             return Err(Reason::SpoofedNeighbour);
         }
         parse::quoted(packet, &context.headers, &mut context.inner)?;
-        return track::relate(datapath, context);
+        return track::relate::<_, HOOK>(datapath, context);
     }
     match context.known {
         Known::Stale => return track::judge_again(datapath, context),
         Known::Conflict => return Err(Reason::TranslationConflict),
         Known::No | Known::Yes => {}
     }
-    if context.hook == Hook::FromEndpoint && balance::open(datapath, context)? {
-        judge::resolve(datapath, context)?;
+    if HOOK == FROM_ENDPOINT && balance::open(datapath, context)? {
+        judge::resolve_destination(datapath, context)?;
     }
     track::judge_new(datapath, context)?;
-    track::begin(datapath, context)
+    track::begin::<_, HOOK>(datapath, context)
 }
 
 /// Whether an ICMP error is a router's advice to use another one.
@@ -328,26 +358,33 @@ fn arrive<D: Datapath, P: Packet + ?Sized>(
 ) -> Result<Arrival, Reason> {
     let read = read(datapath, packet, context);
     let known = match read {
-        Ok(()) => recognise(datapath, context),
+        Ok(()) => recognise::<_, FROM_OUTSIDE>(datapath, context),
         Err(_) => Known::No,
     };
     if known == Known::No
         && context.headers.end != 0
         && datapath.slot_by_address(&context.headers.destination) == 0
     {
+        if read.is_ok()
+            && context.headers.is(Headers::ICMP_ERROR)
+            && masquerade::is_complaint(datapath, packet, context)
+        {
+            settle::<_, _, FROM_OUTSIDE>(datapath, packet, context, known)?;
+            return Ok(Arrival::ForPod);
+        }
         // Not for a pod: what the packet is, is the stack's to find out; that it comes from where it says, is not.
         foreign(datapath, context)?;
         return Ok(Arrival::ForOthers);
     }
     read?;
-    settle(datapath, packet, context, known)?;
+    settle::<_, _, FROM_OUTSIDE>(datapath, packet, context, known)?;
     Ok(Arrival::ForPod)
 }
 
 /// Drops a packet from outside that claims to come from this node or one of its pods.
 #[inline(never)]
 fn foreign<D: Datapath>(datapath: &D, context: &mut Context) -> Result<(), Reason> {
-    match judge::resolve(datapath, context) {
+    match judge::resolve::<_, FROM_OUTSIDE>(datapath, context) {
         // The unspecified address asks for one, link-local ones resolve neighbours: of the link, and the stack's business.
         Ok(()) | Err(Reason::InvalidSource) => Ok(()),
         Err(reason) => Err(reason),

@@ -22,8 +22,14 @@ pub struct Config {
     pub flags: u32,
     /// Connections per endpoint; a power of two, at most what the ring map was sized for.
     pub conntrack_quota: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// The first of the ports that masqueraded connections are given; none of them should be used by the node itself.
+    pub masquerade_first: u16,
+    /// The last of them.
+    pub masquerade_last: u16,
+    /// The node's IPv4 address, mapped, that pods' connections beyond the cluster leave with; zeros for none.
+    pub masquerade_ipv4: Address,
+    /// The IPv6 address likewise.
+    pub masquerade_ipv6: Address,
 }
 
 impl Config {
@@ -32,6 +38,17 @@ impl Config {
 
     /// Flag: what leaves for other machines takes the node's routes past its netfilter. Without it the stack forwards it.
     pub const FORWARD: u32 = 2;
+
+    /// The address that pods' connections of a family leave the cluster with; zeros for none.
+    #[must_use]
+    #[inline(always)]
+    pub const fn masquerade(&self, ipv4: bool) -> &Address {
+        if ipv4 {
+            &self.masquerade_ipv4
+        } else {
+            &self.masquerade_ipv6
+        }
+    }
 
     /// The default of [`Config::conntrack_quota`].
     pub const DEFAULT_QUOTA: u32 = 4096;
@@ -51,4 +68,4 @@ pub mod epoch {
 
 crate::map_data!(Config);
 
-const _: () = assert!(size_of::<Config>() == 64);
+const _: () = assert!(size_of::<Config>() == 96);

@@ -4,6 +4,7 @@
 
 use crate::{
     atomic::{Shared, Words},
+    context::Context,
     ipcache::Address,
 };
 
@@ -73,6 +74,19 @@ pub struct ConntrackEnd {
     pub generation: u32,
 }
 
+impl ConntrackEnd {
+    /// Makes it the end of no connection.
+    #[inline(always)]
+    pub(crate) fn blank(&mut self, slot: u32, generation: u32) {
+        self.identity = 0;
+        self.table = 0;
+        self.revision = 0;
+        self.cookie = 0;
+        self.slot = slot;
+        self.generation = generation;
+    }
+}
+
 /// Where an end without a slot is.
 pub mod place {
     /// Anywhere beyond this node's own devices.
@@ -91,8 +105,8 @@ pub struct Nat {
     pub port: u16,
     /// The client's port, host byte order.
     pub client_port: u16,
-    /// For [`ConntrackEntry::SERVICE`]: id of the backend.
-    pub backend: u32,
+    /// For [`ConntrackEntry::SERVICE`]: id of the backend. For [`ConntrackEntry::MASQUERADED`]: the node's port.
+    pub other: u32,
 }
 
 // SAFETY: integers and arrays of integers without padding, as its size shows.
@@ -147,10 +161,42 @@ impl ConntrackEntry {
     /// Flag: a connection that a [`ConntrackEntry::SERVICE`] leads to: `nat` is the service's address and port, and the client's own port.
     pub const TRANSLATED: u8 = 16;
 
+    /// Flag: no connection but the name by which the world beyond the cluster calls one, of its own address and this node's: `nat` is the
+    /// pod's address and port, which take the node's place.
+    pub const OUTER: u8 = 32;
+    /// Flag: a connection that leaves with this node's address: `nat.other` is the node's port.
+    pub const MASQUERADED: u8 = 64;
+
     /// What of the flags belongs to the connection, and not to a single entry for it.
-    pub(crate) const KEPT: u8 = Self::VIA_STACK | Self::TRANSLATED;
+    pub(crate) const KEPT: u8 = Self::VIA_STACK | Self::TRANSLATED | Self::MASQUERADED;
     /// Entries that are more than they seem.
-    pub(crate) const UNUSUAL: u8 = Self::SERVICE | Self::TRANSLATED;
+    pub(crate) const UNUSUAL: u8 = Self::SERVICE | Self::TRANSLATED | Self::OUTER;
+
+    /// For an entry that is only a name of a connection: the key of that connection's own.
+    #[must_use]
+    pub fn leads_to(&self) -> Option<ConntrackKey> {
+        let key = &self.key;
+        let (low, high) = ((key.low, key.low_port), (key.high, key.high_port));
+        let (opener, other) = if self.flags & Self::SOURCE_HIGH == 0 {
+            (low, high)
+        } else {
+            (high, low)
+        };
+        let there = (self.nat.address, self.nat.port);
+        let client = if self.flags & Self::SERVICE != 0 {
+            // A pod that is its own backend bears the service's address.
+            let hairpin = self.nat.address.same(&opener.0);
+            let address = if hairpin { other.0 } else { opener.0 };
+            (address, self.nat.client_port)
+        } else if self.flags & Self::OUTER != 0 {
+            opener
+        } else {
+            return None;
+        };
+        let mut to = *key;
+        Context::ends(&mut to, (&client.0, client.1), (&there.0, there.1));
+        Some(to)
+    }
 
     /// Whether the entry has outlived its state's timeout.
     #[must_use]

@@ -141,7 +141,7 @@ pub struct Context {
     pub source_high: bool,
     /// Where the address looked up last is.
     pub located: Located,
-    /// [`ConntrackEntry::VIA_STACK`] and [`ConntrackEntry::TRANSLATED`] as they are of the packet's connection.
+    /// [`ConntrackEntry::VIA_STACK`], [`ConntrackEntry::TRANSLATED`] and [`ConntrackEntry::MASQUERADED`] of the packet's connection.
     pub flow: u8,
     /// What a service has to do with the packet.
     pub service: Through,
@@ -203,6 +203,10 @@ pub struct Context {
     pub frontend: Frontend,
     /// The affinity that is looked up or written.
     pub affinity: Affinity,
+    /// Key that is set aside.
+    pub pending: ConntrackKey,
+    /// Key of the connection that an entry leads to.
+    pub led: ConntrackKey,
     /// Key of the connection that gives way to this one.
     pub evicted: ConntrackKey,
     /// The entry that is written.
@@ -254,6 +258,8 @@ impl Context {
             headers: Headers::default(),
             inner: Headers::default(),
             key: ConntrackKey::default(),
+            pending: ConntrackKey::default(),
+            led: ConntrackKey::default(),
             nat: Nat::default(),
             alias: Nat::default(),
             before: Tuple::default(),

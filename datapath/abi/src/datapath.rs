@@ -54,6 +54,11 @@ pub trait Datapath: PolicyTables {
     /// Writes an entry under its key; false if there is no room.
     #[must_use]
     fn insert_connection(&self, entry: &ConntrackEntry) -> bool;
+    /// As [`Datapath::insert_connection`], and also false if there is an entry under its key.
+    #[must_use]
+    fn claim_connection(&self, entry: &ConntrackEntry) -> bool;
+    /// Whether an address is in a block that is never masqueraded.
+    fn excluded(&self, key: &PrefixKey) -> bool;
     /// Deletes an entry.
     fn remove_connection(&self, key: &ConntrackKey);
     /// Hands out the next position of an endpoint's ring, counting from 0.

@@ -45,11 +45,13 @@ pub enum Hook {
     FromOutside = 2,
     /// Handed to the `trace` program.
     Trace = 3,
+    /// Going out on a device that faces outward.
+    ToOutside = 4,
 }
 
 impl Hook {
     /// How many hooks there are.
-    pub const COUNT: usize = 4;
+    pub const COUNT: usize = 5;
 
     /// The hook with this number.
     #[must_use]
@@ -59,6 +61,7 @@ impl Hook {
             1 => Some(Self::ToEndpoint),
             2 => Some(Self::FromOutside),
             3 => Some(Self::Trace),
+            4 => Some(Self::ToOutside),
             _ => None,
         }
     }

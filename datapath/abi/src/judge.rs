@@ -23,83 +23,100 @@ const ATTEMPTS: u32 = 3;
 /// # Errors
 /// Why the source may not be where it claims to be; [`Reason::IdentityNotReady`] if addresses change faster than they can be read.
 #[inline(never)]
-pub fn resolve<D: Datapath>(datapath: &D, context: &mut Context) -> Result<(), Reason> {
+pub fn resolve<D: Datapath, const HOOK: u8>(
+    datapath: &D,
+    context: &mut Context,
+) -> Result<(), Reason> {
     let mut attempt = 0;
     while attempt < ATTEMPTS {
         // An element of a hash can be reused under its reader. The writer raises the epoch between taking an address out and putting
         // another in, so that what was read within one epoch was whole.
         context.epoch = datapath.epoch();
-        if context.hook == Hook::Trace {
+        if HOOK == Hook::Trace as u8 {
             anywhere(datapath, context, false);
         } else {
-            resolve_source(datapath, context)?;
+            resolve_source::<_, HOOK>(datapath, context)?;
         }
         anywhere(datapath, context, true);
         if datapath.epoch() == context.epoch {
-            return destined(datapath, context);
+            return destined::<_, HOOK>(datapath, context);
         }
         attempt += 1;
     }
     Err(Reason::IdentityNotReady)
 }
 
+/// Finds out anew where the packet goes, which has been given another destination since its ends were resolved.
+///
+/// # Errors
+/// [`Reason::IdentityNotReady`] if addresses have changed meanwhile.
+#[inline(never)]
+pub(crate) fn resolve_destination<D: Datapath>(
+    datapath: &D,
+    context: &mut Context,
+) -> Result<(), Reason> {
+    anywhere(datapath, context, true);
+    if datapath.epoch() == context.epoch {
+        return Ok(());
+    }
+    Err(Reason::IdentityNotReady)
+}
+
 /// The source end, by where the packet came from.
 #[inline(never)]
-fn resolve_source<D: Datapath>(datapath: &D, context: &mut Context) -> Result<(), Reason> {
+fn resolve_source<D: Datapath, const HOOK: u8>(
+    datapath: &D,
+    context: &mut Context,
+) -> Result<(), Reason> {
     let source = context.headers.source;
-    match context.hook {
-        Hook::FromEndpoint => {
-            // `claim` has put the endpoint's slot there.
-            let Some(endpoint) = present(datapath, context.slot) else {
-                return Err(Reason::UnknownEndpoint);
-            };
-            let source = *context.sender();
-            if !endpoint.owns(&source) {
-                return Err(if impossible_source(&source) {
-                    Reason::InvalidSource
-                } else {
-                    Reason::SpoofedAddress
-                });
-            }
-            context.source = local(context.slot, endpoint, &source);
+    if HOOK == Hook::FromEndpoint as u8 {
+        // `claim` has put the endpoint's slot there.
+        let Some(endpoint) = present(datapath, context.slot) else {
+            return Err(Reason::UnknownEndpoint);
+        };
+        let source = *context.sender();
+        if !endpoint.owns(&source) {
+            return Err(if impossible_source(&source) {
+                Reason::InvalidSource
+            } else {
+                Reason::SpoofedAddress
+            });
         }
-        Hook::ToEndpoint | Hook::FromOutside => {
-            if impossible_source(&source) || is_link_local(&source) {
-                return Err(Reason::InvalidSource);
-            }
-            elsewhere(datapath, context, false);
-            // What is known to be on another node is no endpoint of this one.
-            if context.located != Located::OnOtherNode {
-                let slot = datapath.slot_by_address(&source);
-                if slot != 0 {
-                    return pod_through_stack(datapath, context, slot);
-                }
-            }
-            let own = context.source.generation == place::HOST;
-            let made_here = context.hook == Hook::ToEndpoint && context.ingress_ifindex == 0;
-            // In the node's name answers also whom netfilter sent a pod's packets on to.
-            let answers = context.hook == Hook::ToEndpoint && context.reversed;
-            if own && !made_here && !answers {
-                return Err(Reason::AddressFromOutside);
-            }
-            if made_here && !own {
-                return Err(Reason::InvalidSource);
-            }
+        context.source = local(context.slot, endpoint, &source);
+        return Ok(());
+    }
+    if impossible_source(&source) || is_link_local(&source) {
+        return Err(Reason::InvalidSource);
+    }
+    elsewhere(datapath, context, false);
+    // What is known to be on another node is no endpoint of this one.
+    if context.located != Located::OnOtherNode {
+        let slot = datapath.slot_by_address(&source);
+        if slot != 0 {
+            return pod_through_stack::<_, HOOK>(datapath, context, slot);
         }
-        // Wherever the address lives, is where it came from.
-        Hook::Trace => return Err(Reason::Internal),
+    }
+    let own = context.source.generation == place::HOST;
+    let made_here = HOOK == Hook::ToEndpoint as u8 && context.ingress_ifindex == 0;
+    // In the node's name answers also whom netfilter sent a pod's packets on to.
+    let answers = HOOK == Hook::ToEndpoint as u8 && context.reversed;
+    if own && !made_here && !answers {
+        return Err(Reason::AddressFromOutside);
+    }
+    if made_here && !own {
+        return Err(Reason::InvalidSource);
     }
     Ok(())
 }
 
 /// A packet out of the stack under the address of a pod of this node: the pod's own, which netfilter translated on its way.
 #[inline(always)]
-fn pod_through_stack<D: Datapath>(
+fn pod_through_stack<D: Datapath, const HOOK: u8>(
     datapath: &D,
     context: &mut Context,
     slot: u32,
 ) -> Result<(), Reason> {
-    if context.hook != Hook::ToEndpoint || !through_stack(datapath, slot, context) {
+    if HOOK != Hook::ToEndpoint as u8 || !through_stack(datapath, slot, context) {
         return Err(Reason::AddressFromOutside);
     }
     let Some(endpoint) = present(datapath, slot) else {
@@ -123,8 +140,11 @@ pub(crate) fn through_stack<D: Datapath>(datapath: &D, slot: u32, context: &Cont
 
 /// A packet that the stack routed to a pod's interface must be for that pod.
 #[inline(always)]
-fn destined<D: Datapath>(datapath: &D, context: &mut Context) -> Result<(), Reason> {
-    if context.hook != Hook::ToEndpoint || is_at(datapath, context.destination.slot, context) {
+fn destined<D: Datapath, const HOOK: u8>(
+    datapath: &D,
+    context: &mut Context,
+) -> Result<(), Reason> {
+    if HOOK != Hook::ToEndpoint as u8 || is_at(datapath, context.destination.slot, context) {
         return Ok(());
     }
     Err(Reason::UnknownEndpoint)

@@ -23,6 +23,7 @@ pub mod identity;
 pub mod ipcache;
 pub mod judge;
 pub mod maps;
+pub mod masquerade;
 #[cfg(any(test, feature = "std"))]
 pub mod memory;
 pub mod neighbour;

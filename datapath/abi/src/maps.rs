@@ -136,6 +136,9 @@ pub const SERVICE_BACKENDS: Spec =
 /// (Service, client) → the backend that the client went to last.
 pub const SERVICE_AFFINITY: Spec =
     spec::<AffinityKey, Affinity>("service_affinity", Kind::LruHash, 1 << 14, 0);
+/// Blocks that pods' connections to are never masqueraded.
+pub const MASQUERADE_EXCLUDED: Spec =
+    spec::<PrefixKey, u32>("masquerade_excluded", Kind::LpmTrie, 1 << 12, NO_PREALLOC);
 /// The node's settings; one element.
 pub const CONFIG: Spec = spec::<u32, Config>("config", Kind::Array, 1, 0);
 /// See [`config::epoch`]. The low 32 bits count.
@@ -198,6 +201,7 @@ pub const ALL: &[Spec] = &[
     SERVICE_LISTS,
     SERVICE_BACKENDS,
     SERVICE_AFFINITY,
+    MASQUERADE_EXCLUDED,
     CONFIG,
     EPOCHS,
     WATERMARKS,

@@ -10,14 +10,13 @@
 
 use crate::{
     Reason, atomic,
-    config::Config,
     conntrack::{Connection, ConntrackEntry, State, place},
     context::{Context, Located, Through},
     datapath::Datapath,
-    event::Hook,
-    ipcache::{Address, PrefixKey},
+    ipcache::Address,
     judge,
-    parse::{Headers, protocol, tcp},
+    packet::Packet,
+    parse::{self, Headers, protocol, tcp},
     track::{self, Known},
     translate,
 };
@@ -25,31 +24,31 @@ use crate::{
 /// The bit of a packet's mark that says that it is to be masqueraded. No pod can set it: marks don't leave a namespace.
 pub const MARK: u32 = 1 << 27;
 /// How many of the node's ports are tried.
-const PORTS: u32 = 16;
+const PORTS: u32 = 8;
 
 /// Whether the connection that begins is to be masqueraded: a pod opens it to an address that is neither the cluster's nor excluded.
 #[inline(always)]
 fn is_wanted<D: Datapath>(datapath: &D, context: &mut Context) -> bool {
     let headers = &context.headers;
     let destination = &context.destination;
-    if context.hook != Hook::FromEndpoint
-        || context.reversed
+    if context.reversed
         || destination.slot != 0
         || destination.generation != place::OUTSIDE
         || context.located != Located::Anywhere
-        || headers.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN | tcp::ACK
+        || headers.tcp_flags & (tcp::SYN | tcp::ACK) == (tcp::SYN | tcp::ACK)
         || judge::is_link_local(&headers.destination)
     {
         return false;
     }
     let ipv4 = !headers.is(Headers::IPV6);
-    if !datapath.config().is_some_and(|config| has(config.masquerade(ipv4))) {
+    if !datapath
+        .config()
+        .is_some_and(|config| has(config.masquerade(ipv4)))
+    {
         return false;
     }
-    context.prefix = PrefixKey {
-        prefix_bits: 128,
-        address: context.headers.destination,
-    };
+    context.prefix.prefix_bits = 128;
+    context.prefix.address = context.headers.destination;
     !datapath.excluded(&context.prefix)
 }
 
@@ -91,10 +90,13 @@ pub(crate) fn begin<D: Datapath>(datapath: &D, context: &mut Context) -> Result<
             let offset = translate::scale(hash, count) as u16;
             first + offset
         };
-        if take(datapath, context, port)? {
+        if free(datapath, context, port) {
+            if context.flow & ConntrackEntry::TRANSLATED == 0 {
+                atomic::clear(&mut context.nat);
+            }
             context.flow |= ConntrackEntry::MASQUERADED;
             context.nat.other = u32::from(port);
-            return Ok(());
+            return take(datapath, context);
         }
         if fixed {
             break;
@@ -104,12 +106,13 @@ pub(crate) fn begin<D: Datapath>(datapath: &D, context: &mut Context) -> Result<
     Err(Reason::NatPortsExhausted)
 }
 
-/// Enters the world's name for the connection, by this port of the node's. `false` if another connection has it.
+/// Whether no other connection has this port of the node's, towards the same world. The world's name for the connection is in
+/// `context.entry` then.
 #[inline(never)]
-fn take<D: Datapath>(datapath: &D, context: &mut Context, port: u16) -> Result<bool, Reason> {
+fn free<D: Datapath>(datapath: &D, context: &mut Context, port: u16) -> bool {
     let headers = &context.headers;
     let Some(config) = datapath.config() else {
-        return Err(Reason::Internal);
+        return false;
     };
     let node = config.masquerade(!headers.is(Headers::IPV6));
     let entry = &mut context.entry;
@@ -122,15 +125,19 @@ fn take<D: Datapath>(datapath: &D, context: &mut Context, port: u16) -> Result<b
         (&headers.destination, headers.destination_port),
         (node, port),
     );
-    entry.nat.address = headers.source;
-    entry.nat.port = headers.source_port;
-    entry.nat.client_port = 0;
-    entry.nat.other = 0;
-    let replace = match datapath.connection(&context.entry.key) {
-        None => false,
-        Some(other) if is_free(datapath, context, other) => true,
-        Some(_) => return Ok(false),
+    entry.flags = ConntrackEntry::OUTER | u8::from(world_high);
+    let Some(other) = datapath.connection(&context.entry.key) else {
+        return true;
     };
+    if other.flags & ConntrackEntry::OUTER == 0 {
+        return false;
+    }
+    is_free(datapath, context, other)
+}
+
+/// Enters the world's name for the connection, which [`free`] has found.
+#[inline(never)]
+fn take<D: Datapath>(datapath: &D, context: &mut Context) -> Result<(), Reason> {
     // The rings are of connections' keys.
     atomic::copy(&context.key, &mut context.pending);
     atomic::copy(&context.entry.key, &mut context.key);
@@ -143,40 +150,29 @@ fn take<D: Datapath>(datapath: &D, context: &mut Context, port: u16) -> Result<b
     entry.last_seen = context.now;
     entry.packets = [0; 2];
     entry.bytes = [0; 2];
-    entry.source.clear();
-    entry.destination.clear();
-    entry.destination.slot = owner;
-    entry.destination.generation = context.source.generation;
+    entry.source.blank(0, place::OUTSIDE);
+    entry.destination.blank(owner, context.source.generation);
     entry.epoch = context.epoch;
     entry.owner = owner;
     entry.state = State::Opening as u8;
-    entry.flags = ConntrackEntry::OUTER;
-    if world_high {
-        entry.flags |= ConntrackEntry::SOURCE_HIGH;
-    }
     entry.closing = 0;
     entry.reserved = 0;
-    // Of two CPUs that want the same port at once only one gets it.
-    Ok(if replace {
-        datapath.insert_connection(&context.entry)
-    } else {
-        datapath.claim_connection(&context.entry)
-    })
+    entry.nat.address = context.headers.source;
+    entry.nat.port = context.headers.source_port;
+    entry.nat.client_port = 0;
+    entry.nat.other = 0;
+    // Of two CPUs that want the same port at once only one gets it; the other's packet is sent again, and finds another.
+    if datapath.claim_connection(&context.entry) {
+        return Ok(());
+    }
+    Err(Reason::NatPortsExhausted)
 }
 
-/// Whether the name in `context.entry` may be taken from whoever has it: the same connection, or none that lives.
-#[inline(always)]
+/// Whether a name may be taken from whoever has it: the same connection, or none that lives. It is gone then.
+#[inline(never)]
 fn is_free<D: Datapath>(datapath: &D, context: &mut Context, other: &Connection) -> bool {
-    if other.flags & ConntrackEntry::OUTER == 0 {
-        return false;
-    }
-    let (nat, entry) = (&other.nat, &context.entry);
-    if !other.key.same(&entry.key)
-        || (nat.port == entry.nat.port && nat.address.same(&entry.nat.address))
-    {
-        return true;
-    }
-    let headers = &context.headers;
+    let (nat, headers) = (&other.nat, &context.headers);
+    let own = nat.port == headers.source_port && nat.address.same(&headers.source);
     context.pending.protocol = headers.protocol;
     context.pending.leg = 0;
     context.pending.icmp = headers.icmp_query;
@@ -186,14 +182,18 @@ fn is_free<D: Datapath>(datapath: &D, context: &mut Context, other: &Connection)
         (&nat.address, nat.port),
         (&headers.destination, headers.destination_port),
     );
-    match datapath.connection(&context.pending) {
-        Some(main) => State::from_raw(main.state.load()).expired(
-            headers.protocol,
-            main.last_seen.load(),
-            context.now,
-        ),
-        None => true,
+    if !other.key.same(&context.entry.key) {
+        return false;
     }
+    let lives = !own
+        && datapath.connection(&context.pending).is_some_and(|main| {
+            let state = State::from_raw(main.state.load());
+            !state.expired(headers.protocol, main.last_seen.load(), context.now)
+        });
+    if !lives {
+        datapath.remove_connection(&context.entry.key);
+    }
+    !lives
 }
 
 /// [`track::recognise`] for a packet of the world's that bears its own name of a connection: it has the pod's address afterwards.
@@ -205,21 +205,10 @@ pub(crate) fn recognise<D: Datapath>(
 ) -> Known {
     let world_high = found.flags & ConntrackEntry::SOURCE_HIGH != 0;
     atomic::copy(&found.nat, &mut context.alias);
-    if !found.key.same(&context.key)
-        || world_high != context.source_high
-        || context.hook != Hook::FromOutside
-    {
+    if !found.key.same(&context.key) || world_high != context.source_high {
         return Known::No;
     }
-    let headers = &context.headers;
-    let asked = u32::from(translate::identifier(
-        headers.destination_port,
-        if headers.icmp_query == 0 {
-            headers.destination_port
-        } else {
-            headers.source_port
-        },
-    ));
+    let asked = u32::from(context.headers.destination_port);
     context.after.note(&context.headers);
     context.after.destination = context.alias.address;
     context.after.destination_port = context.alias.port;
@@ -236,7 +225,7 @@ pub(crate) fn recognise<D: Datapath>(
         return Known::No;
     }
     let flags = connection.flags;
-    let known = track::recognise_as(datapath, context, connection);
+    let known = track::recognise_led(datapath, context, connection);
     if known == Known::No {
         return known;
     }
@@ -303,16 +292,12 @@ pub(crate) fn leave<D: Datapath>(datapath: &D, context: &mut Context) -> Result<
 #[inline(never)]
 pub(crate) fn error_in(context: &mut Context, found: &Connection) -> Result<bool, Reason> {
     atomic::copy(&found.nat, &mut context.alias);
-    if !found.key.same(&context.key) || context.hook != Hook::FromOutside {
+    if !found.key.same(&context.key) {
         return Err(Reason::UnrelatedError);
     }
     context.after.note(&context.headers);
     context.inner_after.note(&context.inner);
-    let (after, quoted, alias) = (
-        &mut context.after,
-        &mut context.inner_after,
-        &context.alias,
-    );
+    let (after, quoted, alias) = (&mut context.after, &mut context.inner_after, &context.alias);
     after.destination = alias.address;
     quoted.source = alias.address;
     quoted.source_port = alias.port;
@@ -321,4 +306,49 @@ pub(crate) fn error_in(context: &mut Context, found: &Connection) -> Result<bool
         (&quoted.source, quoted.source_port),
         (&quoted.destination, quoted.destination_port),
     ))
+}
+
+/// The world's name for a connection gives way: so does the connection, for its answers would be lost. Its next packet has both begin again,
+/// with the same port if it is free.
+#[inline(never)]
+pub(crate) fn evict<D: Datapath>(datapath: &D, context: &mut Context, name: &Connection) {
+    let (key, led, nat) = (&context.evicted, &mut context.led, &name.nat);
+    let (world, port) = if name.flags & ConntrackEntry::SOURCE_HIGH != 0 {
+        (&key.high, key.high_port)
+    } else {
+        (&key.low, key.low_port)
+    };
+    led.protocol = key.protocol;
+    led.leg = 0;
+    led.icmp = key.icmp;
+    led.reserved = 0;
+    Context::ends(led, (&nat.address, nat.port), (world, port));
+    if let Some(connection) = datapath.connection(&context.led)
+        && connection.flags & ConntrackEntry::MASQUERADED != 0
+    {
+        track::fold(datapath, connection);
+        datapath.remove_connection(&context.led);
+    }
+}
+
+/// Whether an ICMP error from outside, for this node, quotes a packet that left with its address: the key of it is in the context then.
+#[inline(never)]
+pub(crate) fn is_complaint<D: Datapath, P: Packet + ?Sized>(
+    datapath: &D,
+    packet: &P,
+    context: &mut Context,
+) -> bool {
+    let ipv4 = !context.headers.is(Headers::IPV6);
+    let destination = &context.headers.destination;
+    if !datapath
+        .config()
+        .is_some_and(|config| config.masquerade(ipv4).same(destination))
+        || parse::quoted(packet, &context.headers, &mut context.inner).is_err()
+    {
+        return false;
+    }
+    Context::flow_key(&mut context.key, &context.inner);
+    datapath
+        .connection(&context.key)
+        .is_some_and(|found| found.flags & ConntrackEntry::OUTER != 0)
 }

@@ -5,7 +5,7 @@
 use std::{
     boxed::Box,
     cell::{Cell as Counting, RefCell},
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     vec::Vec,
 };
 
@@ -52,6 +52,8 @@ pub struct Memory {
     pub ranges: BTreeMap<RangeKey, Cell>,
     /// Attributions.
     pub attributions: HashMap<AttributionKey, Cookie>,
+    /// Blocks that are never masqueraded, their host bits zero.
+    pub excluded: BTreeSet<PrefixKey>,
     /// Services by frontend.
     pub services: HashMap<Frontend, Service>,
     /// The services' lists: element → backend's id.
@@ -289,6 +291,21 @@ impl Datapath for Memory {
         }
         connections.insert(entry.key, Box::leak(Box::new(live(entry))));
         true
+    }
+
+    fn claim_connection(&self, entry: &ConntrackEntry) -> bool {
+        let taken = self.connections.borrow().contains_key(&entry.key);
+        !taken && self.insert_connection(entry)
+    }
+
+    fn excluded(&self, key: &PrefixKey) -> bool {
+        (0..=key.prefix_bits).rev().any(|prefix_bits| {
+            let address = Address(masked(key.address.0, prefix_bits));
+            self.excluded.contains(&PrefixKey {
+                prefix_bits,
+                address,
+            })
+        })
     }
 
     fn remove_connection(&self, key: &ConntrackKey) {

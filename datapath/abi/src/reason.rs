@@ -104,4 +104,8 @@ reasons! {
     TranslationConflict = 35, "translated ports in use";
     /// The packet can't be translated: SCTP to another port.
     Untranslatable = 36, "packet can't be translated";
+    /// None of the ports that were tried for a connection that leaves with the node's address is free for its destination.
+    NatPortsExhausted = 37, "no port left to masquerade with";
+    /// What was to leave with the node's address has lost its connection on the way.
+    NotMasqueraded = 38, "lost before it was masqueraded";
 }

@@ -10,9 +10,9 @@ use crate::{
     context::{Context, Decision, End, Through},
     datapath::Datapath,
     event::Hook,
-    judge,
+    judge, masquerade,
     parse::{Headers, is_icmp_answer, protocol, tcp},
-    translate,
+    translate::{self, Changed},
 };
 
 /// How many connections are passed over when one must go.
@@ -36,13 +36,19 @@ pub enum Known {
 
 /// Looks for the connection of the packet in `context.headers`; passes the packet if its verdict still holds.
 #[inline(always)]
-pub fn recognise<D: Datapath>(datapath: &D, context: &mut Context) -> Known {
+pub fn recognise<D: Datapath, const HOOK: u8>(datapath: &D, context: &mut Context) -> Known {
     context.source_high = Context::flow_key(&mut context.key, &context.headers);
     let Some(connection) = datapath.connection(&context.key) else {
         return Known::No;
     };
     if connection.flags & ConntrackEntry::UNUSUAL != 0 {
-        return balance::recognise(datapath, context, connection);
+        return if connection.flags & ConntrackEntry::OUTER == 0 {
+            balance::recognise::<_, HOOK>(datapath, context, connection)
+        } else if HOOK == Hook::FromOutside as u8 {
+            masquerade::recognise(datapath, context, connection)
+        } else {
+            Known::No
+        };
     }
     recognise_as(datapath, context, connection)
 }
@@ -175,7 +181,7 @@ fn may_send<D: Datapath>(datapath: &D, context: &mut Context) -> bool {
             may && judge::is_at(datapath, context.destination.slot, context)
         }
         Hook::FromOutside => source.slot == 0 && source.generation == place::OUTSIDE,
-        Hook::Trace => false,
+        Hook::Trace | Hook::ToOutside => false,
     }
 }
 
@@ -344,7 +350,10 @@ pub fn judge_new<D: Datapath>(datapath: &D, context: &mut Context) -> Result<(),
 /// # Errors
 /// [`Reason::ConntrackFull`].
 #[inline(always)]
-pub fn begin<D: Datapath>(datapath: &D, context: &mut Context) -> Result<(), Reason> {
+pub fn begin<D: Datapath, const HOOK: u8>(
+    datapath: &D,
+    context: &mut Context,
+) -> Result<(), Reason> {
     let headers = &context.headers;
     // An answer that nobody asked for, or a reset of what is not known, opens nothing.
     if headers.is(Headers::CONNECTIONLESS)
@@ -361,8 +370,11 @@ pub fn begin<D: Datapath>(datapath: &D, context: &mut Context) -> Result<(), Rea
     } else {
         State::Established
     };
+    if HOOK == Hook::FromEndpoint as u8 {
+        masquerade::begin(datapath, context)?;
+    }
     admit(datapath, context, state)?;
-    if context.service == Through::Forth {
+    if HOOK == Hook::FromEndpoint as u8 && context.service == Through::Forth {
         balance::remember(datapath, context, state)?;
     }
     crate::report::connection(datapath, context);
@@ -416,7 +428,7 @@ fn admit<D: Datapath>(datapath: &D, context: &mut Context, state: State) -> Resu
     entry.flags = flags;
     entry.closing = closing_bits(&context.headers, context.reversed);
     entry.reserved = 0;
-    if context.flow & ConntrackEntry::TRANSLATED != 0 {
+    if context.flow & (ConntrackEntry::TRANSLATED | ConntrackEntry::MASQUERADED) != 0 {
         atomic::copy(&context.nat, &mut entry.nat);
     } else {
         atomic::clear(&mut entry.nat);
@@ -482,6 +494,9 @@ pub(crate) fn take_position<D: Datapath>(
                 continue;
             }
             fold(datapath, old);
+            if old.flags & ConntrackEntry::OUTER != 0 {
+                masquerade::evict(datapath, context, old);
+            }
             datapath.remove_connection(&context.evicted);
         }
         datapath.set_ring_key(element, &context.key);
@@ -498,7 +513,7 @@ fn lively(connection: &Connection, now: u64) -> bool {
 
 /// Moves an entry's counts to the rules that allowed it.
 #[inline(never)]
-fn fold<D: Datapath>(datapath: &D, connection: &Connection) {
+pub(crate) fn fold<D: Datapath>(datapath: &D, connection: &Connection) {
     let packets = connection.packets[0].take() + connection.packets[1].take();
     let bytes = connection.bytes[0].take() + connection.bytes[1].take();
     if packets == 0 {
@@ -521,7 +536,10 @@ fn fold<D: Datapath>(datapath: &D, connection: &Connection) {
 /// # Errors
 /// [`Reason::UnrelatedError`].
 #[inline(never)]
-pub fn relate<D: Datapath>(datapath: &D, context: &mut Context) -> Result<(), Reason> {
+pub fn relate<D: Datapath, const HOOK: u8>(
+    datapath: &D,
+    context: &mut Context,
+) -> Result<(), Reason> {
     let (outer, inner) = (&context.headers, &context.inner);
     // An error goes to who sent the packet. A pod is no router: it can only complain of what was sent to it.
     if !inner.source.same(&outer.destination)
@@ -533,11 +551,20 @@ pub fn relate<D: Datapath>(datapath: &D, context: &mut Context) -> Result<(), Re
     let Some(mut connection) = datapath.connection(&context.key) else {
         return Err(Reason::UnrelatedError);
     };
-    let unusual = connection.flags & ConntrackEntry::UNUSUAL;
-    if unusual & ConntrackEntry::SERVICE != 0 {
-        quoted_high = balance::error_forth(context, connection)?;
+    let by = connection.flags & (ConntrackEntry::SERVICE | ConntrackEntry::OUTER);
+    if by != 0 {
+        let forth = by & ConntrackEntry::SERVICE != 0;
+        let led = if HOOK == Hook::FromEndpoint as u8 && forth {
+            quoted_high = balance::error_forth(context, connection)?;
+            ConntrackEntry::TRANSLATED
+        } else if HOOK == Hook::FromOutside as u8 && !forth {
+            quoted_high = masquerade::error_in(context, connection)?;
+            ConntrackEntry::MASQUERADED
+        } else {
+            return Err(Reason::UnrelatedError);
+        };
         connection = match datapath.connection(&context.key) {
-            Some(connection) if connection.flags & ConntrackEntry::TRANSLATED != 0 => connection,
+            Some(connection) if connection.flags & led != 0 => connection,
             _ => return Err(Reason::UnrelatedError),
         };
     }
@@ -555,10 +582,16 @@ pub fn relate<D: Datapath>(datapath: &D, context: &mut Context) -> Result<(), Re
     context.flow = connection.flags & ConntrackEntry::KEPT;
     // The quoted packet travelled against the error.
     let direction = usize::from(source_high == quoted_high);
-    if unusual & ConntrackEntry::SERVICE != 0 {
+    if by & ConntrackEntry::SERVICE != 0 {
         context.destination = end(&connection.destination);
         translate::error(context);
-    } else if unusual & ConntrackEntry::TRANSLATED != 0 {
+        return count_error(context, connection, direction);
+    }
+    if by & ConntrackEntry::OUTER != 0 {
+        context.destination = end(&connection.source);
+        translate::error(context);
+    }
+    if context.flow & ConntrackEntry::TRANSLATED != 0 {
         if direction == 0 {
             // Nobody but the service's clients is sent what is translated back, and they know it by other addresses.
             return Err(Reason::UnrelatedError);
@@ -567,6 +600,13 @@ pub fn relate<D: Datapath>(datapath: &D, context: &mut Context) -> Result<(), Re
         balance::error_back(context, connection);
         translate::error(context);
     }
+    count_error(context, connection, direction)
+}
+
+/// Counts an error that passes for a connection's.
+#[inline(always)]
+#[allow(clippy::unnecessary_wraps)] // it is `relate`'s last word
+fn count_error(context: &Context, connection: &Connection, direction: usize) -> Result<(), Reason> {
     let bytes = u64::from(context.length);
     if direction == 0 {
         connection.packets[0].add(1);
@@ -606,14 +646,30 @@ pub fn recall_fragment<D: Datapath>(datapath: &D, context: &mut Context) -> Resu
     Ok(())
 }
 
-/// Remembers a first fragment that passed.
+/// Remembers a first fragment that passed: later ones come as it came, and where it is changed once more on its way, as it leaves here.
 #[inline(never)]
 pub fn remember_fragment<D: Datapath>(datapath: &D, context: &mut Context) {
+    if context.changed == Changed::Nothing {
+        remember_fragment_as(datapath, context, false);
+        return;
+    }
+    remember_fragment_as(datapath, context, true);
+    if context.flow & ConntrackEntry::MASQUERADED != 0 {
+        remember_fragment_as(datapath, context, false);
+    }
+}
+
+#[inline(never)]
+fn remember_fragment_as<D: Datapath>(datapath: &D, context: &mut Context, before: bool) {
     fragment_key(context);
+    if before {
+        context.fragment_key.source = context.before.source;
+        context.fragment_key.destination = context.before.destination;
+    }
     let (headers, value) = (&context.headers, &mut context.fragment);
     value.key = context.fragment_key;
     value.time = context.now;
-    (value.source_port, value.destination_port) = if context.service == Through::Forth {
+    (value.source_port, value.destination_port) = if before {
         (context.before.source_port, context.before.destination_port)
     } else {
         (headers.source_port, headers.destination_port)
@@ -628,12 +684,8 @@ pub fn remember_fragment<D: Datapath>(datapath: &D, context: &mut Context) {
 #[inline(always)]
 fn fragment_key(context: &mut Context) {
     let (headers, key) = (&context.headers, &mut context.fragment_key);
-    // Later fragments come as the first one came.
-    (key.source, key.destination) = if context.service == Through::Forth {
-        (context.before.source, context.before.destination)
-    } else {
-        (headers.source, headers.destination)
-    };
+    key.source = headers.source;
+    key.destination = headers.destination;
     key.id = headers.fragment_id;
     key.protocol = headers.fragment_protocol;
     key.reserved = [0; 3];

@@ -67,7 +67,10 @@ impl Tuple {
 /// Gives the packet the ends in [`Context::after`].
 #[inline(always)]
 pub(crate) fn packet(context: &mut Context) {
-    context.before.note(&context.headers);
+    // What is changed twice is written once.
+    if context.changed == Changed::Nothing {
+        context.before.note(&context.headers);
+    }
     context.after.give(&mut context.headers);
     context.changed = Changed::Packet;
 }
@@ -75,10 +78,12 @@ pub(crate) fn packet(context: &mut Context) {
 /// Gives the packet the addresses in [`Context::after`] and the packet quoted in it the ends in [`Context::inner_after`].
 #[inline(always)]
 pub(crate) fn error(context: &mut Context) {
-    context.before.note(&context.headers);
+    if context.changed == Changed::Nothing {
+        context.before.note(&context.headers);
+        context.inner_before.note(&context.inner);
+    }
     context.headers.source = context.after.source;
     context.headers.destination = context.after.destination;
-    context.inner_before.note(&context.inner);
     context.inner_after.give(&mut context.inner);
     context.changed = Changed::Error;
 }
@@ -120,4 +125,32 @@ pub const fn checksum_has_addresses(headers: &Headers) -> bool {
 #[inline(always)]
 pub const fn identifier(source_port: u16, destination_port: u16) -> u16 {
     source_port | destination_port
+}
+
+/// A number below `count`, as evenly drawn as the hash is.
+#[inline(always)]
+#[allow(clippy::cast_possible_truncation)] // below `count`
+pub(crate) const fn scale(hash: u64, count: u32) -> u32 {
+    (((hash >> 32) * count as u64) >> 32) as u32
+}
+
+/// A hash of a packet's ends.
+#[inline(always)]
+pub(crate) fn hash(headers: &Headers) -> u64 {
+    let (source, destination) = (headers.source.words(), headers.destination.words());
+    let pair = |a: u32, b: u32| u64::from(a) << 32 | u64::from(b);
+    let ports = pair(
+        u32::from(headers.source_port) << 16 | u32::from(headers.destination_port),
+        u32::from(headers.protocol),
+    );
+    let hash = mix(ports ^ pair(source[3], destination[3]));
+    mix(hash ^ pair(source[2] ^ source[0], source[1] ^ destination[2]))
+}
+
+/// The finaliser of `MurmurHash3`, which is in the public domain.
+#[inline(always)]
+pub(crate) const fn mix(hash: u64) -> u64 {
+    let hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    let hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    hash ^ (hash >> 33)
 }

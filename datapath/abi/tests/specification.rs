@@ -4,6 +4,8 @@
 mod common;
 #[path = "specification/headers.rs"]
 mod headers;
+#[path = "specification/masquerade.rs"]
+mod masquerade;
 #[path = "specification/policy.rs"]
 mod policy;
 #[path = "specification/service.rs"]

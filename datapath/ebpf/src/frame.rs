@@ -23,9 +23,11 @@ use aya_ebpf::{
 };
 use sluice_abi::{
     classify::Seen,
+    conntrack::ConntrackEntry,
     context::{Context, Outcome},
     endpoint::Endpoint,
     event::Hook,
+    masquerade::MARK,
     neighbour::Reply,
     packet::{HEAD, Head, Packet},
     parse::{Headers, protocol},
@@ -65,7 +67,14 @@ impl Frame {
         }
     }
 
-    /// The mark that userland gave a test packet.
+    /// Gives it another mark.
+    #[inline(always)]
+    pub(crate) fn set_mark(self, mark: u32) {
+        // SAFETY: the kernel's context is valid while the program runs, and lets this be written.
+        unsafe { (*self.0).mark = mark };
+    }
+
+    /// The mark that it bears; for a test packet, that userland gave it.
     #[inline(always)]
     pub(crate) fn mark(self) -> u32 {
         // SAFETY: the kernel's context is valid while the program runs.
@@ -86,6 +95,9 @@ impl Frame {
             && !self.translate(context)
         {
             return TCX_DROP;
+        }
+        if context.flow & ConntrackEntry::MASQUERADED != 0 && context.hook == Hook::FromEndpoint {
+            self.set_mark(self.mark() | MARK);
         }
         match outcome {
             Outcome::Drop => TCX_DROP,

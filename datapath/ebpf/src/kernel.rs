@@ -21,13 +21,14 @@ use sluice_abi::{
 
 use crate::maps::{
     ATTRIBUTIONS, CONFIG, CONNTRACK, CONNTRACK_CURSORS, CONNTRACK_SLOTS, DROP_BUCKETS,
-    DROP_COUNTERS, ENDPOINTS, EPOCHS, EVENTS, FRAGMENTS, IPCACHE, IPCACHE_PREFIXES, PEERS,
-    PROGRAM_RANGES, PROGRAMS, RING_LOSSES, RULE_COUNTERS, RangeBits, SERVICE_AFFINITY,
-    SERVICE_BACKENDS, SERVICE_LISTS, SERVICES, SLOTS_BY_ADDRESS, SLOTS_BY_IFINDEX, TABLE_DEFAULTS,
-    TABLE_REVISIONS, WATERMARKS,
+    DROP_COUNTERS, ENDPOINTS, EPOCHS, EVENTS, FRAGMENTS, IPCACHE, IPCACHE_PREFIXES,
+    MASQUERADE_EXCLUDED, PEERS, PROGRAM_RANGES, PROGRAMS, RING_LOSSES, RULE_COUNTERS, RangeBits,
+    SERVICE_AFFINITY, SERVICE_BACKENDS, SERVICE_LISTS, SERVICES, SLOTS_BY_ADDRESS,
+    SLOTS_BY_IFINDEX, TABLE_DEFAULTS, TABLE_REVISIONS, WATERMARKS,
 };
 
 const BPF_ANY: u64 = 0;
+const BPF_NOEXIST: u64 = 1;
 
 /// The maps of the object that the program is in.
 pub(crate) struct Kernel;
@@ -156,6 +157,19 @@ impl Datapath for Kernel {
     #[allow(clippy::needless_borrows_for_generic_args)] // the key would be copied
     fn insert_connection(&self, entry: &ConntrackEntry) -> bool {
         CONNTRACK.insert(&entry.key, entry, BPF_ANY).is_ok()
+    }
+
+    #[inline(always)]
+    #[allow(clippy::needless_borrows_for_generic_args)] // the key would be copied
+    fn claim_connection(&self, entry: &ConntrackEntry) -> bool {
+        CONNTRACK.insert(&entry.key, entry, BPF_NOEXIST).is_ok()
+    }
+
+    #[inline(always)]
+    fn excluded(&self, key: &PrefixKey) -> bool {
+        let key = core::ptr::from_ref(key).cast::<Key<Address>>();
+        // SAFETY: both are a length followed by an address, without padding.
+        MASQUERADE_EXCLUDED.get(unsafe { &*key }).is_some()
     }
 
     #[inline(always)]

@@ -13,12 +13,17 @@ mod frame;
 mod kernel;
 mod maps;
 
-use aya_ebpf::{bindings::tcx_action_base::TCX_DROP, macros::classifier, programs::TcContext};
+use aya_ebpf::{
+    bindings::tcx_action_base::{TCX_DROP, TCX_NEXT},
+    macros::classifier,
+    programs::TcContext,
+};
 use sluice_abi::{
     classify,
     config::Config,
     context::{Context, Outcome},
     datapath::Datapath,
+    masquerade::MARK,
 };
 
 use crate::{frame::Frame, kernel::Kernel, maps::SCRATCH};
@@ -72,6 +77,24 @@ fn from_outside(packet: TcContext) -> i32 {
         return TCX_DROP;
     };
     let outcome = classify::from_outside(&Kernel, &frame, context, frame.seen());
+    act(frame, outcome, context)
+}
+
+/// What leaves for elsewhere: tcx egress of the devices that face outward.
+#[classifier]
+fn to_outside(packet: TcContext) -> i32 {
+    let frame = Frame::new(packet.skb.skb);
+    let mark = frame.mark();
+    // Nearly all that leaves.
+    if mark & MARK == 0 {
+        return TCX_NEXT;
+    }
+    let Some(context) = context() else {
+        return TCX_DROP;
+    };
+    let outcome = classify::to_outside(&Kernel, &frame, context, frame.seen(), mark);
+    // Devices on top of each other see it one after the other.
+    frame.set_mark(mark & !MARK);
     act(frame, outcome, context)
 }
 

@@ -91,6 +91,11 @@ pub(crate) static SERVICE_AFFINITY: LruHashMap<AffinityKey, Affinity> =
         specs::SERVICE_AFFINITY.entries,
         specs::SERVICE_AFFINITY.flags,
     );
+#[map(name = "masquerade_excluded")]
+pub(crate) static MASQUERADE_EXCLUDED: LpmTrie<Address, u32> = LpmTrie::with_max_entries(
+    specs::MASQUERADE_EXCLUDED.entries,
+    specs::MASQUERADE_EXCLUDED.flags,
+);
 #[map(name = "config")]
 pub(crate) static CONFIG: Array<Config> =
     Array::with_max_entries(specs::CONFIG.entries, specs::CONFIG.flags);

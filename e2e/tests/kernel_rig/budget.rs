@@ -43,8 +43,14 @@ fn the_programs_stay_within_the_stack_s_budget() {
         return;
     };
     let functions = functions(object);
-    for (name, program) in ["from_endpoint", "to_endpoint", "from_outside", "trace"]
-        .map(|name| (name, functions.values().find(|f| f.name == name).unwrap()))
+    for (name, program) in [
+        "from_endpoint",
+        "to_endpoint",
+        "from_outside",
+        "to_outside",
+        "trace",
+    ]
+    .map(|name| (name, functions.values().find(|f| f.name == name).unwrap()))
     {
         for (rounding, most) in STACK {
             let chain = deepest(program, &functions, rounding);

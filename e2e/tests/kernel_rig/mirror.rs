@@ -81,6 +81,7 @@ pub(crate) struct Mirror {
     programs: Written<u32, Program>,
     ranges: Written<RangeKey, Cell>,
     attributions: Written<AttributionKey, Cookie>,
+    excluded: Written<PrefixKey, u32>,
     services: Written<Frontend, Service>,
     lists: Written<u32, u32>,
     backends: Written<u32, Backend>,
@@ -112,6 +113,7 @@ impl Mirror {
             programs: Written::array(datapath, &maps::PROGRAMS, Program::default()),
             ranges: Written::hash(datapath, &maps::PROGRAM_RANGES),
             attributions: Written::hash(datapath, &maps::ATTRIBUTIONS),
+            excluded: Written::hash(datapath, &maps::MASQUERADE_EXCLUDED),
             services: Written::hash(datapath, &maps::SERVICES),
             lists: Written::array(datapath, &maps::SERVICE_LISTS, 0),
             backends: Written::array(datapath, &maps::SERVICE_BACKENDS, Backend::default()),
@@ -180,6 +182,8 @@ impl Mirror {
         self.ranges
             .write(memory.ranges.iter().map(|(k, v)| (*k, *v)));
         self.attributions.write(copied(&memory.attributions));
+        self.excluded
+            .write(memory.excluded.iter().map(|prefix| (*prefix, 1)));
         self.services.write(copied(&memory.services));
         self.lists.write(copied(&memory.lists));
         self.backends.write(copied(&memory.backends));

@@ -107,7 +107,7 @@ pub struct Judged<'a> {
     pub context: &'a Context,
     pub hook: Hook,
     pub seen: Seen,
-    /// For [`Hook::Trace`]: the node from whose sight it was judged.
+    /// For [`Hook::Trace`]: the node from whose sight it was judged. For [`Hook::ToOutside`]: the packet's mark.
     pub sight: u32,
     pub frame: &'a [u8],
     pub outcome: Outcome,
@@ -142,7 +142,7 @@ impl Node {
             node: NODE,
             flags: Config::READY,
             conntrack_quota: 8,
-            reserved: 0,
+            ..Config::default()
         };
         memory.now = 1_000_000_000_000;
         memory.epoch = 1;
@@ -324,6 +324,20 @@ impl Node {
         self.judge(Hook::FromOutside, OUTWARD, OUTWARD, frame, 0)
     }
 
+    /// A frame leaves for outside, with a mark.
+    pub fn leave(&mut self, mark: u32, frame: &[u8]) -> Result<Outcome, Reason> {
+        self.judge(Hook::ToOutside, OUTWARD, 0, frame, mark)
+    }
+
+    /// Gives pods' connections beyond the cluster the node's address, and these ports.
+    pub fn masquerade(&mut self, first: u16, last: u16) {
+        let config = &mut self.memory.config;
+        config.masquerade_ipv4 = FAMILIES[0].node().into();
+        config.masquerade_ipv6 = FAMILIES[1].node().into();
+        config.masquerade_first = first;
+        config.masquerade_last = last;
+    }
+
     /// Whether a twin, if there is one, judges such a frame too.
     pub fn takes(&self, frame: &[u8]) -> bool {
         self.twin.as_ref().is_none_or(|twin| twin.takes(frame))
@@ -353,6 +367,7 @@ impl Node {
             Hook::ToEndpoint => classify::to_endpoint(memory, frame, context, seen),
             Hook::FromOutside => classify::from_outside(memory, frame, context, seen),
             Hook::Trace => classify::trace(memory, frame, context, seen, sight),
+            Hook::ToOutside => classify::to_outside(memory, frame, context, seen, sight),
         };
         if let Some(twin) = self.twin.as_mut().filter(|twin| twin.takes(frame)) {
             twin.judge(&Judged {

@@ -20,10 +20,10 @@ const NEAR: u16 = 40_000;
 /// The service's port.
 const PORT: u16 = 8443;
 
-type EndPoint = (IpAddr, u16);
+pub(crate) type EndPoint = (IpAddr, u16);
 
 /// A frame between two ends; for UDP without flags.
-fn packet(slot: u32, protocol: u8, from: EndPoint, to: EndPoint, flags: u8) -> Vec<u8> {
+pub(crate) fn packet(slot: u32, protocol: u8, from: EndPoint, to: EndPoint, flags: u8) -> Vec<u8> {
     let mut payload = if protocol == TCP {
         tcp(from.1, to.1, flags)
     } else {
@@ -40,7 +40,7 @@ fn packet(slot: u32, protocol: u8, from: EndPoint, to: EndPoint, flags: u8) -> V
 }
 
 /// The ends that the last packet has now.
-fn ends(node: &Node) -> (EndPoint, EndPoint) {
+pub(crate) fn ends(node: &Node) -> (EndPoint, EndPoint) {
     let headers = &node.context.headers;
     let ip = |address: Address| std::net::Ipv6Addr::from(address.0).to_canonical();
     (

@@ -5,7 +5,7 @@
 use crate::common::*;
 use crate::headers::{error, extended, fragment, valid};
 use proptest::prelude::*;
-use sluice_abi::{Identity, Reason};
+use sluice_abi::{Identity, Reason, masquerade::MARK};
 use std::net::IpAddr;
 
 /// What happens to the node.
@@ -27,7 +27,7 @@ enum Act {
 
 fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
-        20 => (0..9_u8, frames()).prop_map(|(place, bytes)| Act::Frame { place, bytes }),
+        20 => (0..11_u8, frames()).prop_map(|(place, bytes)| Act::Frame { place, bytes }),
         2 => (1..3_u32, 299..304_u32, 0..5_u32)
             .prop_map(|(table, peer, program)| Act::Change { table, peer, program }),
         1 => prop_oneof![Just(1000_u32), Just(300)].prop_map(Act::Watermark),
@@ -135,6 +135,8 @@ fn happen(node: &mut Node, act: &Act) {
                 5 => node.give(A, OUTWARD, bytes),
                 6 => node.give(B, ifindex(A), bytes),
                 7 => node.give(A, ifindex(B), bytes),
+                8 => node.leave(MARK, bytes),
+                9 => node.leave(0, bytes),
                 _ => node.arrive(bytes),
             };
             let counted = drops(node) - before;
@@ -188,6 +190,7 @@ proptest! {
     #[test]
     fn whatever_happens_there_is_one_outcome(acts in prop::collection::vec(act(), 1..40)) {
         let mut node = Node::new();
+        node.masquerade(40_000, 40_001);
         for f in FAMILIES {
             node.service((f.service(), 6, 80), &[(f.b(), 80), (f.a(), 8080), (f.remote(), 80)], 0);
             node.service((f.service(), 17, 80), &[(f.b(), 81), (f.remote(), 80)], 10);

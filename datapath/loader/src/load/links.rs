@@ -22,6 +22,8 @@ pub struct Attachment {
 
 /// Both programs of a pod's interface.
 const ENDPOINT_HOOKS: [Hook; 2] = [Hook::ToEndpoint, Hook::FromEndpoint];
+/// Both programs of a device that faces outward: before anything is masqueraded its answers are known.
+const OUTSIDE_HOOKS: [Hook; 2] = [Hook::FromOutside, Hook::ToOutside];
 
 impl Datapath {
     /// Attaches both endpoint programs to a pod's host-side interface in `ns`. Repeating it replaces the programs in one step. The
@@ -36,18 +38,14 @@ impl Datapath {
             .try_for_each(|hook| self.attach(ns, Attachment { ifindex, hook }))
     }
 
-    /// Attaches the program for devices that face outward to an interface in `ns`.
+    /// Attaches both programs for devices that face outward to an interface in `ns`.
     ///
     /// # Errors
     /// There is no such interface, or the kernel refuses.
     pub fn attach_outside(&mut self, ns: &NetNs, ifindex: u32) -> Result<(), LoadError> {
-        self.attach(
-            ns,
-            Attachment {
-                ifindex,
-                hook: Hook::FromOutside,
-            },
-        )
+        OUTSIDE_HOOKS
+            .into_iter()
+            .try_for_each(|hook| self.attach(ns, Attachment { ifindex, hook }))
     }
 
     /// Removes every program of ours from an interface. An interface that has none, or is gone, is no error.
@@ -55,7 +53,7 @@ impl Datapath {
     /// # Errors
     /// A pin can't be removed.
     pub fn detach(&mut self, ifindex: u32) -> Result<(), LoadError> {
-        for hook in [Hook::FromEndpoint, Hook::ToEndpoint, Hook::FromOutside] {
+        for hook in ENDPOINT_HOOKS.into_iter().chain(OUTSIDE_HOOKS) {
             let at = Attachment { ifindex, hook };
             self.links.remove(&at);
             if let Some(instance) = &self.instance {
@@ -110,7 +108,8 @@ impl Datapath {
         }
         let program = self.program_fd(at.hook)?;
         let link = in_namespace(ns, || {
-            sys::create_tcx_link(program, at.ifindex, at.hook == Hook::ToEndpoint)
+            let egress = matches!(at.hook, Hook::ToEndpoint | Hook::ToOutside);
+            sys::create_tcx_link(program, at.ifindex, egress)
         })??;
         if let Some(instance) = &self.instance {
             sys::pin(link.as_fd(), &pin_path(instance, at))?;

@@ -26,7 +26,9 @@ use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader};
 use sluice_abi::{event::Hook, maps};
 
-use crate::state::{Addresses, Connections, Counters, Endpoints, Events, Services, Settings};
+use crate::state::{
+    Addresses, Connections, Counters, Endpoints, Events, Excluded, Services, Settings,
+};
 use crate::sys::{SysError, update_link};
 use crate::writer::{KernelStore, WriteError, Writer};
 use crate::{object, probe};
@@ -37,6 +39,7 @@ pub(crate) const PROGRAMS: [(Hook, &str); Hook::COUNT] = [
     (Hook::ToEndpoint, "to_endpoint"),
     (Hook::FromOutside, "from_outside"),
     (Hook::Trace, "trace"),
+    (Hook::ToOutside, "to_outside"),
 ];
 
 /// Name of the map that only userland knows: what ended connections had counted. See [`Counters`].
@@ -139,6 +142,14 @@ impl Datapath {
     /// The maps can't be read.
     pub fn settings(&self) -> Result<Settings, SysError> {
         Settings::new(|name| self.map(name))
+    }
+
+    /// The blocks that are never masqueraded.
+    ///
+    /// # Errors
+    /// The map can't be read.
+    pub fn excluded(&self) -> Result<Excluded, SysError> {
+        Excluded::new(|name| self.map(name))
     }
 
     /// The services.

@@ -1,6 +1,6 @@
 //! The connections: listing them, and removing those that are over.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::OwnedFd;
 
 use sluice_abi::conntrack::{ConntrackEntry, ConntrackKey};
@@ -68,8 +68,18 @@ impl Connections {
     pub fn collect_at(&self, now: u64) -> Result<Collected, SysError> {
         let mut collected = Collected::default();
         let mut counted = HashMap::new();
-        for entry in self.list()? {
-            if !entry.expired(now) || !self.remove_if_over(&entry.key, now, &mut counted)? {
+        let listed = self.list()?;
+        let live: HashSet<ConntrackKey> = listed
+            .iter()
+            .filter(|entry| entry.leads_to().is_none() && !entry.expired(now))
+            .map(|entry| entry.key)
+            .collect();
+        // A connection's other names live as long as it does, however seldom they are used.
+        let is_over = |entry: &ConntrackEntry| {
+            entry.expired(now) && entry.leads_to().is_none_or(|to| !live.contains(&to))
+        };
+        for entry in &listed {
+            if !is_over(entry) || !self.remove_if_over(&entry.key, now, &mut counted)? {
                 collected.live += 1;
                 *collected.by_endpoint.entry(entry.owner).or_default() += 1;
             } else {

@@ -6,6 +6,7 @@ mod connections;
 mod counters;
 mod endpoints;
 mod events;
+mod masquerade;
 mod services;
 mod settings;
 
@@ -14,6 +15,7 @@ pub use connections::{Collected, Connections};
 pub use counters::{Counters, DropCount, Losses};
 pub use endpoints::{Endpoints, EndpointsFull};
 pub use events::Events;
+pub use masquerade::Excluded;
 pub use services::{Services, ServicesError, Target, Targets};
 pub use settings::Settings;
 
