@@ -42,6 +42,10 @@ impl Reply {
     pub const UNREACHABLE_IPV4: u16 = 14 + 2 * (20 + 8);
     /// Length of an `ICMPv6` error likewise.
     pub const UNREACHABLE_IPV6: u16 = 14 + 2 * (40 + 8);
+    /// Length of a TCP reset over IPv4.
+    pub const RESET_IPV4: u16 = 14 + 20 + 20;
+    /// Length of a TCP reset over IPv6.
+    pub const RESET_IPV6: u16 = 14 + 40 + 20;
     /// Room for the longest.
     pub const ROOM: usize = Self::UNREACHABLE_IPV6 as usize;
 }

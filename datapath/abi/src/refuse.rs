@@ -1,4 +1,5 @@
-//! Telling a pod at once that nobody serves what it asks for: an ICMP error in place of its packet.
+//! Telling a pod at once that nobody serves what it asks for: a TCP reset or an ICMP error in place of its packet. To TCP an ICMP error
+//! comes too soon: while `connect` still holds the socket its kernel only makes a note of it.
 //!
 //! When that is so, `balance` knows.
 
@@ -8,29 +9,32 @@ use crate::{
     ipcache::Address,
     judge,
     neighbour::{Reply, put},
-    packet::chunk,
-    parse::{Headers, protocol},
+    packet::{be32, chunk},
+    parse::{Headers, protocol, tcp},
 };
 
 /// Where the IP header of the quoted packet goes, by family.
 const QUOTE_IPV4: usize = 14 + 20 + 8;
 const QUOTE_IPV6: usize = 14 + 40 + 8;
 
-/// Answers the packet with "port unreachable" (RFC 792, RFC 4443), if it is one that opens a connection and has plain headers; else drops
-/// it, as it was told before.
+/// Answers the packet with a reset (RFC 9293, section 3.10.7.1) or "port unreachable" (RFC 792, RFC 4443), if it is one that opens a
+/// connection and has plain headers; else drops it, as it was told before.
 #[inline(never)]
 pub(crate) fn unreachable<D: Datapath>(datapath: &D, context: &mut Context) -> Outcome {
     let headers = &context.headers;
+    let is_tcp = headers.protocol == protocol::TCP;
+    // What is quoted, or what a reset answers.
+    let least = headers.transport + if is_tcp { 20 } else { 8 };
     let plain = if headers.is(Headers::IPV6) {
-        headers.transport == 54 && context.available >= 62
+        headers.transport == 54 && context.available >= least
     } else {
-        headers.transport == 34 && context.available >= 42
+        headers.transport == 34 && context.available >= least
     };
     let silent = context.silent;
     if silent
         || !plain
         || headers.is(Headers::LATER)
-        || (headers.protocol != protocol::UDP && !headers.opens())
+        || !(headers.protocol == protocol::UDP || headers.opens())
     {
         return Outcome::Drop;
     }
@@ -39,12 +43,63 @@ pub(crate) fn unreachable<D: Datapath>(datapath: &D, context: &mut Context) -> O
     };
     put(&mut context.reply.bytes, 0, &endpoint.mac);
     put(&mut context.reply.bytes, 6, &endpoint.host_mac);
-    if context.headers.is(Headers::IPV6) {
-        ipv6(context);
-    } else {
-        ipv4(context);
+    match (context.headers.is(Headers::IPV6), is_tcp) {
+        (true, true) => reset_ipv6(context),
+        (true, false) => ipv6(context),
+        (false, true) => reset_ipv4(context),
+        (false, false) => ipv4(context),
     }
     Outcome::Reply
+}
+
+#[inline(always)]
+fn reset_ipv4(context: &mut Context) {
+    let (headers, head, reply) = (&context.headers, &context.head, &mut context.reply);
+    reply.length = Reply::RESET_IPV4;
+    let bytes = &mut reply.bytes;
+    // As in `ipv4`, but for 40 bytes of TCP.
+    put(
+        bytes,
+        12,
+        &[8, 0, 0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0],
+    );
+    put(bytes, 26, &v4(&headers.destination));
+    put(bytes, 30, &v4(&headers.source));
+    reset::<34>(bytes, &chunk(&head.bytes, 34));
+    let header = fold(sum::<14, 34>(bytes, 0));
+    put(bytes, 24, &header.to_be_bytes());
+    // The pseudo-header: both addresses, the length and the protocol.
+    let message = fold(sum::<26, 54>(bytes, 20 + 6));
+    put(bytes, 50, &message.to_be_bytes());
+}
+
+#[inline(always)]
+fn reset_ipv6(context: &mut Context) {
+    let (headers, head, reply) = (&context.headers, &context.head, &mut context.reply);
+    reply.length = Reply::RESET_IPV6;
+    let bytes = &mut reply.bytes;
+    put(bytes, 12, &[0x86, 0xdd, 0x60, 0, 0, 0, 0, 20, 6, 64]);
+    put(bytes, 22, &headers.destination.0);
+    put(bytes, 38, &headers.source.0);
+    reset::<54>(bytes, &chunk(&head.bytes, 54));
+    let message = fold(sum::<22, 74>(bytes, 20 + 6));
+    put(bytes, 70, &message.to_be_bytes());
+}
+
+/// The header that resets what a SYN asks for, from `AT` on, without its checksum: ports swapped, and its number acknowledged.
+#[inline(always)]
+fn reset<const AT: usize>(bytes: &mut [u8; Reply::ROOM], syn: &[u8; 8]) {
+    put::<2>(bytes, AT, &chunk(syn, 2));
+    put::<2>(bytes, AT + 2, &chunk(syn, 0));
+    put(bytes, AT + 4, &[0; 4]);
+    let number = be32(syn, 4).wrapping_add(1);
+    put(bytes, AT + 8, &number.to_be_bytes());
+    // Five words of header; RST and ACK; no window, checksum, urgent pointer.
+    put(
+        bytes,
+        AT + 12,
+        &[0x50, tcp::RST | tcp::ACK, 0, 0, 0, 0, 0, 0],
+    );
 }
 
 #[inline(always)]

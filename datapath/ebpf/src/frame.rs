@@ -176,6 +176,8 @@ impl Frame {
                     bpf_skb_store_bytes(self.0.cast(), 0, bytes, u32::from(Reply::ARP), 0)
                 }
                 Reply::ADVERTISEMENT => self.replace(bytes, u32::from(Reply::ADVERTISEMENT)),
+                Reply::RESET_IPV4 => self.replace(bytes, u32::from(Reply::RESET_IPV4)),
+                Reply::RESET_IPV6 => self.replace(bytes, u32::from(Reply::RESET_IPV6)),
                 Reply::UNREACHABLE_IPV4 => self.replace(bytes, u32::from(Reply::UNREACHABLE_IPV4)),
                 _ => self.replace(bytes, u32::from(Reply::UNREACHABLE_IPV6)),
             }
@@ -183,11 +185,8 @@ impl Frame {
         if written != 0 {
             return TCX_DROP;
         }
-        // An error comes out of the network, and not from the node: past the program that judges what the node sends.
-        let inside = matches!(
-            context.reply.length,
-            Reply::UNREACHABLE_IPV4 | Reply::UNREACHABLE_IPV6
-        );
+        // A refusal comes out of the network, and not from the node: past the program that judges what the node sends.
+        let inside = !matches!(context.reply.length, Reply::ARP | Reply::ADVERTISEMENT);
         // SAFETY: the helpers take numbers only.
         action(unsafe {
             if inside {

@@ -34,6 +34,20 @@ pub(crate) fn kernel_tests() -> bool {
     std::env::var_os("SLUICE_KERNEL_TESTS").is_some()
 }
 
+/// A namespace beyond the node.
+pub(crate) struct World {
+    pub(crate) ns: NetNs,
+    pub(crate) addresses: [IpAddr; 2],
+    /// The node's addresses on the way there.
+    pub(crate) node: [IpAddr; 2],
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = NetNs::delete(self.ns.name());
+    }
+}
+
 /// The namespaces.
 pub(crate) struct Ground {
     node: NetNs,
@@ -104,6 +118,53 @@ impl Ground {
             .chain([&self.node])
             .map(|ns| ns.name().to_owned())
             .collect()
+    }
+
+    /// A namespace beyond the node, by a device that faces outward and has the programs; it knows no way to pods. Its addresses and the
+    /// node's there.
+    pub(crate) fn world(&self, datapath: &mut Datapath) -> World {
+        let ns = NetNs::create(&self.node.name().replace("-node-", "-world-")).unwrap();
+        let mut node = Netlink::open_in(&self.node).unwrap();
+        let near = VethEnd {
+            name: "out0",
+            mac: Mac::local(201),
+            mtu: 1500,
+        };
+        let far = VethEnd {
+            name: "eth0",
+            mac: Mac::local(202),
+            mtu: 1500,
+        };
+        node.create_veth(&near, &far, &ns).unwrap();
+        let mut inside = Netlink::open_in(&ns).unwrap();
+        let (out0, eth0) = (node.index("out0").unwrap(), inside.index("eth0").unwrap());
+        let world = World {
+            addresses: [[10, 78, 0, 2].into(), [0xfd78, 0, 0, 0, 0, 0, 0, 2].into()],
+            node: [[10, 78, 0, 1].into(), [0xfd78, 0, 0, 0, 0, 0, 0, 1].into()],
+            ns,
+        };
+        node.set_up(out0).unwrap();
+        inside.set_up(eth0).unwrap();
+        for family in 0..2 {
+            let (here, there) = (world.node[family], world.addresses[family]);
+            node.add_address(out0, here.into()).unwrap();
+            inside.add_address(eth0, there.into()).unwrap();
+            for (link, end, neighbour, mac) in [
+                (&mut node, out0, there, far.mac),
+                (&mut inside, eth0, here, near.mac),
+            ] {
+                link.add_neighbour(end, neighbour, mac).unwrap();
+                link.add_route(&Route {
+                    destination: neighbour.into(),
+                    interface: end,
+                    via: None,
+                    source: None,
+                })
+                .unwrap();
+            }
+        }
+        datapath.attach_outside(&self.node, out0).unwrap();
+        world
     }
 
     /// A's address and B's, per family.

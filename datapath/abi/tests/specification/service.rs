@@ -155,21 +155,33 @@ fn a_service_without_backends_refuses_at_once() {
                 (&bytes[..6], &bytes[6..12]),
                 (&mac(A)[..], &host_mac(A)[..])
             );
-            let (header, message) = if f.v6 { (40, 1..2) } else { (20, 3..4) };
-            let (packet, error) = (&bytes[14..14 + header], &bytes[14 + header..]);
-            assert_eq!(error[0], message.start);
-            assert_eq!(error[1], if f.v6 { 4 } else { 3 }, "the port");
-            assert_eq!(error[8..], asks[14..14 + header + 8], "what it is about");
-            let wanted = ip(service.0, client.0, f.icmp(), error);
+            let header = if f.v6 { 40 } else { 20 };
+            let (packet, message) = (&bytes[14..14 + header], &bytes[14 + header..]);
+            let protocol = if protocol == TCP {
+                let asked = &asks[14 + header..];
+                assert_eq!(message[..2], asked[2..4], "from the port");
+                assert_eq!(message[2..4], asked[..2]);
+                assert_eq!(message[8..12], [0, 0, 0, 1], "the SYN's number and one");
+                assert_eq!(message[12..14], [0x50, RST | ACK]);
+                TCP
+            } else {
+                let (unreachable, port) = if f.v6 { (1, 4) } else { (3, 3) };
+                assert_eq!(message[..2], [unreachable, port]);
+                assert_eq!(message[8..], asks[14..14 + header + 8], "what it is about");
+                f.icmp()
+            };
+            let wanted = ip(service.0, client.0, protocol, message);
             let same = if f.v6 { 40 } else { 4 };
             assert_eq!(packet[..same], wanted[..same]);
-            if f.v6 {
-                let pseudo = [&packet[8..], &[0, 56, 0, 58], error].concat();
-                assert_eq!(ones_sum(&pseudo), 0xffff);
-            } else {
-                assert_eq!(packet[12..], wanted[12..20]);
-                assert_eq!((ones_sum(packet), ones_sum(error)), (0xffff, 0xffff));
-            }
+            let addresses = if f.v6 { &packet[8..] } else { &packet[12..] };
+            assert_eq!(
+                addresses,
+                &wanted[wanted.len() - message.len() - addresses.len()..][..addresses.len()]
+            );
+            assert!(f.v6 || ones_sum(packet) == 0xffff);
+            let pseudo = [addresses, &[0, message.len() as u8, 0, protocol], message].concat();
+            let summed = if protocol == 1 { message } else { &pseudo };
+            assert_eq!(ones_sum(summed), 0xffff);
         }
         assert_eq!(
             node.memory
