@@ -48,7 +48,7 @@ pub(crate) fn recognise<D: Datapath, const HOOK: u8>(
         return Known::No;
     }
     if !leads {
-        return recognise_answer(datapath, context, found, source_high);
+        return recognise_answer::<_, HOOK>(datapath, context, found, source_high);
     }
     if HOOK != Hook::FromEndpoint as u8 {
         return Known::No;
@@ -64,7 +64,7 @@ pub(crate) fn recognise<D: Datapath, const HOOK: u8>(
     if !is_the_client_s(context, connection) || !(bound || is_alive(datapath, context)) {
         return Known::No;
     }
-    let known = track::recognise_led(datapath, context, connection);
+    let known = track::recognise_led::<_, HOOK>(datapath, context, connection);
     if known == Known::No {
         return begin_again(datapath, context);
     }
@@ -76,7 +76,7 @@ pub(crate) fn recognise<D: Datapath, const HOOK: u8>(
 
 /// A packet that has the ends of a translated connection: an answer of the backend's, or a stranger.
 #[inline(always)]
-fn recognise_answer<D: Datapath>(
+fn recognise_answer<D: Datapath, const HOOK: u8>(
     datapath: &D,
     context: &mut Context,
     connection: &Connection,
@@ -91,7 +91,7 @@ fn recognise_answer<D: Datapath>(
             Known::Conflict
         };
     }
-    let known = track::recognise_led(datapath, context, connection);
+    let known = track::recognise_led::<_, HOOK>(datapath, context, connection);
     if known != Known::No {
         context.service = Through::Back;
     }

@@ -13,6 +13,7 @@ use crate::{
     conntrack::{Connection, ConntrackEntry, State, place},
     context::{Context, Located, Through},
     datapath::Datapath,
+    event::Hook,
     ipcache::Address,
     judge,
     packet::Packet,
@@ -225,7 +226,8 @@ pub(crate) fn recognise<D: Datapath>(
         return Known::No;
     }
     let flags = connection.flags;
-    let known = track::recognise_led(datapath, context, connection);
+    let known =
+        track::recognise_led::<_, { Hook::FromOutside as u8 }>(datapath, context, connection);
     if known == Known::No {
         return known;
     }

@@ -50,22 +50,22 @@ pub fn recognise<D: Datapath, const HOOK: u8>(datapath: &D, context: &mut Contex
             Known::No
         };
     }
-    recognise_as(datapath, context, connection)
+    recognise_as::<_, HOOK>(datapath, context, connection)
 }
 
 /// [`recognise_as`] for those that do not come there straight.
 #[inline(never)]
-pub(crate) fn recognise_led<D: Datapath>(
+pub(crate) fn recognise_led<D: Datapath, const HOOK: u8>(
     datapath: &D,
     context: &mut Context,
     connection: &Connection,
 ) -> Known {
-    recognise_as(datapath, context, connection)
+    recognise_as::<_, HOOK>(datapath, context, connection)
 }
 
 /// Whether the packet is of the connection that was found under its key.
 #[inline(always)]
-fn recognise_as<D: Datapath>(
+fn recognise_as<D: Datapath, const HOOK: u8>(
     datapath: &D,
     context: &mut Context,
     connection: &Connection,
@@ -95,7 +95,7 @@ fn recognise_as<D: Datapath>(
     }
     context.reversed = reply;
     context.flow = connection.flags & ConntrackEntry::KEPT;
-    if !fresh || !may_send(datapath, context) {
+    if !fresh || !may_send::<_, HOOK>(datapath, context) {
         // Who an address of this node's own stood for when the connection began, it stands for still.
         let via_stack = context.flow & ConntrackEntry::VIA_STACK != 0;
         context.forwarded = (context.forwarded || via_stack)
@@ -157,32 +157,29 @@ pub(crate) fn end(end: &ConnectionEnd) -> End {
 
 /// Whether the source end may be where this packet came from. Where not, the slow way finds the reason.
 #[inline(always)]
-fn may_send<D: Datapath>(datapath: &D, context: &mut Context) -> bool {
+fn may_send<D: Datapath, const HOOK: u8>(datapath: &D, context: &mut Context) -> bool {
     let source = context.source;
-    match context.hook {
-        Hook::FromEndpoint => {
-            let Some(endpoint) = judge::present(datapath, source.slot) else {
-                return false;
-            };
-            context.slot = source.slot;
-            endpoint.ifindex == context.ifindex
-                && same_mac(&endpoint.mac, &context.headers.source_mac)
-                && endpoint.owns(&context.headers.source)
-        }
-        Hook::ToEndpoint => {
-            let made_here = context.ingress_ifindex == 0;
-            let may = if source.slot == 0 {
-                let own = source.generation == place::HOST;
-                // Whom netfilter sent the pod's packets on to, answers in this node's name.
-                made_here == own || (own && context.reversed)
-            } else {
-                judge::through_stack(datapath, source.slot, context)
-            };
-            may && judge::is_at(datapath, context.destination.slot, context)
-        }
-        Hook::FromOutside => source.slot == 0 && source.generation == place::OUTSIDE,
-        Hook::Trace | Hook::ToOutside => false,
+    if HOOK == Hook::FromEndpoint as u8 {
+        let Some(endpoint) = judge::present(datapath, source.slot) else {
+            return false;
+        };
+        context.slot = source.slot;
+        return endpoint.ifindex == context.ifindex
+            && same_mac(&endpoint.mac, &context.headers.source_mac)
+            && endpoint.owns(&context.headers.source);
     }
+    if HOOK == Hook::FromOutside as u8 {
+        return source.slot == 0 && source.generation == place::OUTSIDE;
+    }
+    let made_here = context.ingress_ifindex == 0;
+    let may = if source.slot == 0 {
+        let own = source.generation == place::HOST;
+        // Whom netfilter sent the pod's packets on to, answers in this node's name.
+        made_here == own || (own && context.reversed)
+    } else {
+        judge::through_stack(datapath, source.slot, context)
+    };
+    may && judge::is_at(datapath, context.destination.slot, context)
 }
 
 /// Whether an end is this node itself.

@@ -517,6 +517,15 @@ fn a_connection_survives_the_loss_of_an_entry() {
                 .iter()
                 .find(|entry| entry.flags & lost != 0)
                 .unwrap();
+            let connection = entries
+                .iter()
+                .find(|entry| entry.leads_to().is_none())
+                .unwrap();
+            assert!(
+                entries
+                    .iter()
+                    .all(|entry| { entry.leads_to().is_none_or(|to| to == connection.key) })
+            );
             node.forget(&entry.key);
             assert_eq!(node.send(A, &packet(A, TCP, client, service, ACK)), ROUTE);
             assert_eq!(ends(&node), (client, backend));
