@@ -185,7 +185,10 @@ fn a_service_without_backends_refuses_at_once() {
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
         // Without an answer to its first packet a client waits for a second before the next.
         let both = begun.elapsed();
-        assert!(tcp < Duration::from_millis(900), "{service}: {tcp:?}, {both:?}");
+        assert!(
+            tcp < Duration::from_millis(900),
+            "{service}: {tcp:?}, {both:?}"
+        );
     }
     let drops = datapath.counters().unwrap().drops().unwrap();
     assert_eq!(dropped(&datapath), [Reason::NoBackend]);
