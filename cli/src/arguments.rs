@@ -6,6 +6,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use sluice_world::Mode;
 
+use crate::cluster::{
+    ClusterArguments, ConnectivityCommand, EndpointsArguments, NodesArguments, ScopeArguments,
+    StatusArguments, SysdumpArguments, WaitArguments,
+};
+
 /// Network policy for Kubernetes: check it, ask it, see it at work.
 #[derive(Debug, Parser)]
 #[command(name = "sluice", version, arg_required_else_help = true, after_help = TOP_EXAMPLES)]
@@ -16,15 +21,30 @@ pub(crate) struct Sluice {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Show how a cluster's network is: operator, agents, endpoints, policies. Exits 1 unless all is well.
+    #[command(after_help = STATUS_EXAMPLES)]
+    Status(StatusArguments),
     /// Check policies, and ask what they allow.
     #[command(subcommand, arg_required_else_help = true, after_help = POLICY_EXAMPLES)]
     Policy(PolicyCommand),
     /// Pods of ordinary manifests on this machine's kernel, with their policies enforced.
     #[command(subcommand, arg_required_else_help = true)]
     Lab(crate::lab::LabCommand),
-    /// List the identities that policies tell pods apart by.
+    /// List the identities that policies tell pods apart by: of a cluster, or of manifests with -f.
     #[command(after_help = IDENTITIES_EXAMPLES)]
     Identities(IdentitiesArguments),
+    /// List the pods of a cluster's network: node, identity, addresses and how far each is.
+    #[command(after_help = ENDPOINTS_EXAMPLES)]
+    Endpoints(EndpointsArguments),
+    /// List the nodes of a cluster's network: number, address blocks, and what their agents acknowledged.
+    #[command(after_help = NODES_EXAMPLES)]
+    Nodes(NodesArguments),
+    /// Try a cluster's network in earnest.
+    #[command(subcommand, arg_required_else_help = true)]
+    Connectivity(ConnectivityCommand),
+    /// Collect what helps to find a fault into one archive: objects, logs, what agents say. No secrets are taken up.
+    #[command(after_help = SYSDUMP_EXAMPLES)]
+    Sysdump(SysdumpArguments),
     /// Print the completion script of a shell.
     #[command(after_help = COMPLETION_EXAMPLES)]
     Completion {
@@ -48,6 +68,9 @@ pub(crate) enum PolicyCommand {
     /// Show who reaches whom: every pair of pods, and the rule that decides.
     #[command(after_help = MATRIX_EXAMPLES)]
     Matrix(MatrixArguments),
+    /// Wait until every node of a cluster enforces a policy as it is now. Exits 1 where it is not valid, or time is over.
+    #[command(after_help = WAIT_EXAMPLES)]
+    Wait(WaitArguments),
 }
 
 /// Where manifests come from.
@@ -173,11 +196,23 @@ pub(crate) struct MatrixArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct IdentitiesArguments {
+    /// Files or folders with manifests (YAML or JSON; folders are read whole), or - for standard input, in place of a cluster.
+    #[arg(
+        short = 'f',
+        long = "file",
+        alias = "filename",
+        value_name = "PATH",
+        num_args = 1..,
+        conflicts_with_all = ["namespace", "all_namespaces", "kubeconfig", "context", "sluice_namespace"]
+    )]
+    pub(crate) paths: Vec<PathBuf>,
     #[command(flatten)]
-    pub(crate) manifests: ManifestArguments,
+    pub(crate) scope: ScopeArguments,
     /// How to print.
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     pub(crate) output: AnyFormat,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArguments,
 }
 
 /// When policy is enforced.
@@ -240,7 +275,35 @@ const TOP_EXAMPLES: &str = "\
 Examples:
   sluice policy validate -f examples/policies
   sluice policy matrix -f examples/policies
-  sluice policy explain -f examples/policies --from pod:shop/web-0 --to pod:shop/db-0 --port 5432";
+  sluice policy explain -f examples/policies --from pod:shop/web-0 --to pod:shop/db-0 --port 5432
+  sluice status --wait
+
+A copy of this program, or a link to it, called kubectl-sluice in a folder of PATH is a plugin of kubectl: `kubectl sluice status`.";
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  sluice status
+  sluice status --wait --wait-duration 2m
+  sluice status -o json | jq '.findings[] | select(.level == \"problem\")'";
+const ENDPOINTS_EXAMPLES: &str = "\
+Examples:
+  sluice endpoints -A
+  sluice endpoints -n shop
+  sluice endpoints --node node-1 -o json | jq '.[] | select(.state != \"ready\")'";
+const NODES_EXAMPLES: &str = "\
+Examples:
+  sluice nodes
+  sluice nodes -o yaml";
+const SYSDUMP_EXAMPLES: &str = "\
+Examples:
+  sluice sysdump
+  sluice sysdump -o /tmp/fault.tar.gz --log-lines 1000";
+const WAIT_EXAMPLES: &str = "\
+Examples:
+  sluice policy wait api -n shop
+  sluice policy wait no-way-out --kind cnp --timeout 30s
+  kubectl apply -f policy.yaml && sluice policy wait api -n shop
+
+NetworkPolicy and Cilium's kinds have no status that Sluice writes: they can't be waited for.";
 const POLICY_EXAMPLES: &str = "\
 Examples:
   sluice policy validate -f my-policies/
@@ -271,6 +334,8 @@ Examples:
   sluice policy matrix -f manifests/ -o json | jq '.cells[] | select(.verdict == \"denied\")'";
 const IDENTITIES_EXAMPLES: &str = "\
 Examples:
+  sluice identities
+  sluice identities -n shop -o yaml
   sluice identities -f manifests/
   sluice identities -f manifests/ -o json | jq 'length'";
 const COMPLETION_EXAMPLES: &str = "\

@@ -12,6 +12,7 @@ use sluice_world::{Learned, Mode, World};
 
 use crate::{
     arguments::IdentitiesArguments,
+    cluster,
     manifests::Manifests,
     output::{self, Table},
 };
@@ -29,9 +30,12 @@ struct Row {
 /// Runs the command.
 ///
 /// # Errors
-/// Where the manifests are invalid.
+/// Where the manifests are invalid, or the cluster refuses.
 pub(crate) fn run(arguments: &IdentitiesArguments) -> anyhow::Result<ExitCode> {
-    let world = Manifests::read(&arguments.manifests.paths)?.world()?;
+    if arguments.paths.is_empty() {
+        return cluster::identities(&arguments.cluster, &arguments.scope, arguments.output);
+    }
+    let world = Manifests::read(&arguments.paths)?.world()?;
     let rows = rows(&world);
     output::document(arguments.output, &rows, || table(&rows))?;
     Ok(ExitCode::SUCCESS)

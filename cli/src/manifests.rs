@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, bail};
 use serde::Serialize;
 use sluice_crds::{
-    manifest::{self, Object, ObjectRef, Problem},
+    manifest::{self, ObjectRef, Placed, Problem},
     parsed::PolicyKind,
     validate::Severity,
 };
@@ -26,7 +26,7 @@ const STANDARD_INPUT: &str = "-";
 #[derive(Debug, Default)]
 pub(crate) struct Manifests {
     pub(crate) files: usize,
-    pub(crate) objects: Vec<Object>,
+    pub(crate) objects: Vec<Placed>,
     pub(crate) problems: Vec<Problem>,
 }
 
@@ -47,7 +47,7 @@ impl Rejected {
 }
 
 impl Manifests {
-    /// Reads every file that these paths name or hold.
+    /// Reads every file that these paths name or hold, and holds their objects against each other.
     ///
     /// # Errors
     /// Where a path can't be read, or there is no manifest at all.
@@ -62,6 +62,7 @@ impl Manifests {
                 read.add(&manifest.file, &manifest.text);
             }
         }
+        read.problems.extend(manifest::relate(&mut read.objects));
         Ok(read)
     }
 
@@ -126,12 +127,13 @@ impl Manifests {
         for problem in &self.problems {
             output::remark(&problem.to_string());
         }
-        sluice_world::build(self.objects.into_iter().collect::<Inputs>())
+        let objects = self.objects.into_iter().map(|placed| placed.object);
+        sluice_world::build(objects.collect::<Inputs>())
             .context("the manifests do not make a world")
     }
 
     fn add(&mut self, name: &str, text: &str) {
-        let (objects, problems) = manifest::read(name, text);
+        let (objects, problems) = manifest::read_placed(name, text);
         self.files += 1;
         self.objects.extend(objects);
         self.problems.extend(problems);

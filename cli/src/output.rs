@@ -74,6 +74,11 @@ pub(crate) fn width() -> usize {
     terminal_size::terminal_size().map_or(PLAIN_WIDTH, |(width, _)| usize::from(width.0))
 }
 
+/// The columns of the terminal that is printed to; `None` where it is none, and nothing need be cut.
+pub(crate) fn terminal_width() -> Option<usize> {
+    terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| usize::from(width.0))
+}
+
 /// A table of cells, each with its style, under headings.
 pub(crate) struct Table {
     headings: Vec<&'static str>,
@@ -96,11 +101,19 @@ impl Table {
 
     /// The table as text.
     pub(crate) fn render(&self) -> String {
+        self.render_within(None)
+    }
+
+    /// The table as text, its widest columns cut until it is no wider than this.
+    pub(crate) fn render_within(&self, limit: Option<usize>) -> String {
         let mut widths: Vec<usize> = self.headings.iter().map(|heading| heading.len()).collect();
         for row in &self.rows {
             for (width, (_, text)) in widths.iter_mut().zip(row) {
                 *width = (*width).max(text.chars().count());
             }
+        }
+        if let Some(limit) = limit {
+            narrow(&mut widths, limit);
         }
         let headings: Vec<_> = self
             .headings
@@ -115,9 +128,31 @@ impl Table {
     }
 }
 
+/// Takes from the widest until all fit with their gaps, or are so narrow that cutting more would leave nothing.
+fn narrow(widths: &mut [usize], limit: usize) {
+    const LEAST: usize = 6;
+    let gaps = 2 * widths.len().saturating_sub(1);
+    while widths.iter().sum::<usize>() + gaps > limit {
+        match widths.iter_mut().max() {
+            Some(widest) if *widest > LEAST => *widest -= 1,
+            _ => return,
+        }
+    }
+}
+
+/// The text, cut to a width where it is wider.
+fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(width.saturating_sub(1)).collect();
+    kept + "…"
+}
+
 fn line(text: &mut String, cells: &[(Style, String)], widths: &[usize]) {
     let last = cells.len().saturating_sub(1);
     for (index, ((style, cell), width)) in cells.iter().zip(widths).enumerate() {
+        let cell = cut(cell, *width);
         let padding = if index == last {
             0
         } else {
@@ -141,5 +176,19 @@ mod tests {
         ]);
         let plain = anstream::adapter::strip_str(&table.render()).to_string();
         assert_eq!(plain, "A     B\nwide  x\n");
+    }
+
+    #[test]
+    fn the_widest_column_is_cut_and_no_other() {
+        let mut table = Table::new(&["A", "B"]);
+        table.row(vec![
+            (Style::new(), "short".into()),
+            (Style::new(), "x".repeat(40)),
+        ]);
+        let plain = anstream::adapter::strip_str(&table.render_within(Some(20))).to_string();
+        assert_eq!(plain, format!("A      B\nshort  {}…\n", "x".repeat(12)));
+        // Nothing is cut to nothing.
+        let least = anstream::adapter::strip_str(&table.render_within(Some(1))).to_string();
+        assert!(least.contains("xxxxx…"), "{least}");
     }
 }

@@ -1,4 +1,4 @@
-//! `sluice policy`: what can be asked about policies, without a cluster and without a kernel.
+//! `sluice policy`: what can be asked about policies. All but `wait` do without a cluster.
 
 mod eval;
 mod explain;
@@ -8,7 +8,7 @@ mod validate;
 
 use std::process::ExitCode;
 
-use crate::arguments::PolicyCommand;
+use crate::{arguments::PolicyCommand, cluster};
 
 /// Runs one of the commands.
 ///
@@ -20,5 +20,6 @@ pub(crate) fn run(command: PolicyCommand) -> anyhow::Result<ExitCode> {
         PolicyCommand::Eval(arguments) => eval::run(&arguments),
         PolicyCommand::Explain(arguments) => explain::run(&arguments),
         PolicyCommand::Matrix(arguments) => matrix::run(&arguments),
+        PolicyCommand::Wait(arguments) => cluster::policy_wait(&arguments),
     }
 }

@@ -37,11 +37,27 @@ fn every_command_is_found_however_deep() {
         .into_iter()
         .map(|(path, _)| path.join(" "))
         .collect();
-    for command in ["", "policy", "policy eval", "lab", "lab up", "completion"] {
+    for command in [
+        "",
+        "status",
+        "policy",
+        "policy eval",
+        "policy wait",
+        "connectivity test",
+        "lab",
+        "lab up",
+        "completion",
+    ] {
         assert!(found.iter().any(|path| path == command), "{found:#?}");
     }
     // Hidden commands are for the program itself; `help` says nothing of its own.
-    for absent in ["lab serve", "help", "lab help"] {
+    for absent in [
+        "lab serve",
+        "connectivity serve",
+        "connectivity probe",
+        "help",
+        "lab help",
+    ] {
         assert!(!found.iter().any(|path| path == absent), "{found:#?}");
     }
 }

@@ -47,7 +47,6 @@ pub(crate) fn run(command: LabCommand) -> anyhow::Result<ExitCode> {
         LabCommand::Probe(arguments) => probe(&arguments),
         LabCommand::Apply(arguments) => {
             let manifests = store::read_paths(&arguments.paths)?;
-            warn(&manifests);
             changed(&control::ask(
                 &arguments.lab.name,
                 &Request::Apply(manifests),
@@ -64,17 +63,7 @@ pub(crate) fn run(command: LabCommand) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Says what is not read or not served of manifests.
-fn warn(manifests: &[store::Manifest]) {
-    for warning in store::warnings(manifests) {
-        output::remark(&warning);
-    }
-}
-
 fn up(arguments: &UpArguments) -> anyhow::Result<ExitCode> {
-    if !arguments.in_background && !arguments.resume {
-        warn(&store::read_paths(&arguments.paths)?);
-    }
     if arguments.detach && !arguments.in_background {
         return detach(&arguments.lab.name);
     }
@@ -89,15 +78,22 @@ fn up(arguments: &UpArguments) -> anyhow::Result<ExitCode> {
         watch: arguments.watch,
         program: std::env::current_exe().context("finding the own program")?,
     };
-    let running = Supervisor::up(&options)?;
+    let mut running = Supervisor::up(&options)?;
+    let warnings = running.take_warnings();
     let name = running.name().clone();
     if arguments.in_background {
-        // The parent waits for this line and goes; nobody reads what comes after.
-        let ready = || drop(writeln!(std::io::stdout(), "{READY}"));
+        // The parent passes these lines on, waits for the last one and goes; nobody reads what comes after.
+        let ready = || {
+            let mut out = std::io::stdout().lock();
+            for line in warnings.iter().map(String::as_str).chain([READY]) {
+                let _ = writeln!(out, "{line}");
+            }
+        };
         log_errors(&name)?;
         supervisor::run(running, ready, &output::remark)?;
         return Ok(ExitCode::SUCCESS);
     }
+    remark_on(&warnings);
     print_status(&running.status());
     let ready = || {
         output::remark(&format!(
@@ -112,7 +108,13 @@ fn up(arguments: &UpArguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Starts this very command again in the background and waits until the lab is up.
+/// Says what the authors of manifests should know.
+fn remark_on(warnings: &[String]) {
+    for warning in warnings {
+        output::remark(warning);
+    }
+}
+
 /// Sends this process's errors, panics included, to the lab's log: the pipe to the parent breaks when that goes, and whoever writes to a broken
 /// pipe ends.
 fn log_errors(name: &LabName) -> anyhow::Result<()> {
@@ -125,6 +127,7 @@ fn log_errors(name: &LabName) -> anyhow::Result<()> {
     nix::unistd::dup2_stderr(&log).context("sending errors to the log")
 }
 
+/// Starts this very command again in the background and waits until the lab is up.
 fn detach(name: &LabName) -> anyhow::Result<ExitCode> {
     let program = std::env::current_exe().context("finding the own program")?;
     let mut child = Command::new(program)
@@ -137,13 +140,18 @@ fn detach(name: &LabName) -> anyhow::Result<ExitCode> {
         .process_group(0)
         .spawn()
         .context("starting the lab in the background")?;
-    let mut line = String::new();
+    let mut ready = false;
     if let Some(output) = child.stdout.take() {
-        BufReader::new(output)
-            .read_line(&mut line)
-            .context("waiting for the lab")?;
+        for line in BufReader::new(output).lines() {
+            let line = line.context("waiting for the lab")?;
+            ready = line == READY;
+            if ready {
+                break;
+            }
+            output::remark(&line);
+        }
     }
-    if line.trim() == READY {
+    if ready {
         output::remark(&format!(
             "lab {name} is up in the background; `sluice lab down --name {name}` ends it"
         ));
@@ -272,7 +280,12 @@ fn delete(arguments: DeleteArguments) -> anyhow::Result<ExitCode> {
 
 fn changed(response: &Response) -> anyhow::Result<ExitCode> {
     match response {
-        Response::Changed { objects, micros } => {
+        Response::Changed {
+            objects,
+            micros,
+            warnings,
+        } => {
+            remark_on(warnings);
             for line in objects {
                 output::print(&format!("{line}\n"));
             }
