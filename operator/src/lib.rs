@@ -21,6 +21,7 @@ pub mod options;
 pub mod run;
 pub mod serving;
 pub mod token;
+pub mod uninstall;
 pub mod watch;
 pub mod webhook;
 pub mod writer;

@@ -7,8 +7,9 @@ use anyhow::Context;
 use clap::Parser;
 use kube::{Client, Config};
 use sluice_operator::{
-    options::{LogFormat, Options},
+    options::{Arguments, Command, LogFormat, Options},
     run::run,
+    uninstall::uninstall,
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -17,14 +18,7 @@ use tokio::{
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let options = Options::parse();
-    let result = start_logs(&options).and_then(|()| {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()?;
-        runtime.block_on(operate(options))
-    });
-    match result {
+    match carry_out(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -33,12 +27,36 @@ fn main() -> ExitCode {
     }
 }
 
-fn start_logs(options: &Options) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&options.log).context("what is to be logged")?;
+fn carry_out(arguments: Arguments) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    match arguments.command {
+        Command::Run(options) => {
+            start_logs(&options.log, options.log_format)?;
+            runtime.block_on(operate(*options))
+        }
+        Command::Uninstall(options) => {
+            start_logs("info", LogFormat::Text)?;
+            runtime.block_on(async { uninstall(client().await?, &options).await })
+        }
+    }
+}
+
+/// The API server as kubeconfig or the pod says.
+async fn client() -> anyhow::Result<Client> {
+    let config = Config::infer()
+        .await
+        .context("how to reach the API server")?;
+    Client::try_from(config).context("a client of the API server")
+}
+
+fn start_logs(wanted: &str, format: LogFormat) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(wanted).context("what is to be logged")?;
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
-    match options.log_format {
+    match format {
         LogFormat::Text => logs.init(),
         LogFormat::Json => logs.json().init(),
     }
@@ -46,10 +64,7 @@ fn start_logs(options: &Options) -> anyhow::Result<()> {
 }
 
 async fn operate(options: Options) -> anyhow::Result<()> {
-    let config = Config::infer()
-        .await
-        .context("how to reach the API server")?;
-    let client = Client::try_from(config).context("a client of the API server")?;
+    let client = client().await?;
     let (stop, stopping) = watch::channel(false);
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;

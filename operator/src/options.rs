@@ -6,16 +6,36 @@ use std::{
     time::Duration,
 };
 
-use clap::{Parser, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use sluice_stream::Overlay;
 use sluice_world::Mode;
 
-use crate::core::{Config, IpamError, Pools};
+use crate::{
+    core::{Config, IpamError, Pools},
+    uninstall::Uninstall,
+};
 
 /// The cluster side of Sluice: watches the API server, compiles policy, tells agents.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "sluice-operator", version)]
+pub struct Arguments {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Be one of the operator's replicas
+    Run(Box<Options>),
+    /// Have every node cleaned up, before Sluice is uninstalled
+    Uninstall(Uninstall),
+}
+
+/// What a replica is started with.
+#[derive(Clone, Debug, Args)]
 pub struct Options {
     /// The namespace that the operator runs in
     #[arg(long, env = "SLUICE_NAMESPACE", default_value = "kube-system")]

@@ -42,11 +42,15 @@ fn carry_out(command: &Command) -> Result<()> {
                 )
             })
         }
-        Command::Cleanup { files, datapath } => {
+        Command::Cleanup {
+            files,
+            datapath,
+            wait,
+        } => {
             for what in cleanup::cleanup(files, datapath)? {
                 println!("removed: {what}");
             }
-            Ok(())
+            wait.map_or(Ok(()), run::stay_clean)
         }
         Command::Probe => {
             for feature in probe::probe() {

@@ -37,6 +37,9 @@ pub enum Command {
         /// The datapath.
         #[command(flatten)]
         datapath: DatapathOptions,
+        /// Stay, and say at this address that the node is clean, until told to end.
+        #[arg(long, value_name = "ADDRESS")]
+        wait: Option<SocketAddr>,
     },
     /// Show what the kernel has of what the datapath needs.
     Probe,

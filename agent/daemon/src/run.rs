@@ -4,7 +4,7 @@
 //! force; the runtime's requests are served; the operator is looked for; when it has spoken, the list of plugins is written.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
     thread,
@@ -34,11 +34,11 @@ use tracing::{error, info, warn};
 use crate::{
     cluster::{self, Discovery, Operators, Session, StreamReports, Tokens},
     endpoint::{self, HostLinks, Manager, Patience},
-    engine::{Board, Engine, EngineHandle, LeftToKubeProxy, Parts, ServiceSink},
+    engine::{Board, Engine, EngineHandle, Parts, ServiceSink},
     http::{self, Asked},
     install,
     metrics::Metrics,
-    node::{DirectRoutes, RoutingOptions, forward},
+    node::{DatapathServices, DirectRoutes, RoutingOptions, forward},
     options::RunOptions,
     store,
 };
@@ -109,6 +109,25 @@ fn default_devices() -> Result<Vec<String>> {
         .collect())
 }
 
+/// Answers at `address` that all is well until the process is told to end.
+///
+/// # Errors
+/// The address is taken.
+pub fn stay_clean(address: SocketAddr) -> Result<()> {
+    let runtime = Runtime::new().context("starting the runtime")?;
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind(address)
+            .await
+            .with_context(|| format!("listening on {address}"))?;
+        let ok = || async { "clean\n" };
+        let routes = axum::Router::new()
+            .route("/healthz", axum::routing::get(ok))
+            .route("/readyz", axum::routing::get(ok));
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        wait_for_end(&Notify::new()).await
+    })
+}
+
 async fn wait_for_end(stop: &Notify) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listening for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for signals")?;
@@ -131,7 +150,8 @@ impl Agent {
     fn start(options: &RunOptions, features: Vec<Feature>, runtime: &Runtime) -> Result<Self> {
         let board = Arc::new(Board::default());
         let metrics = Arc::new(Metrics::new(Arc::clone(&board)));
-        let services: Box<dyn ServiceSink> = Box::new(LeftToKubeProxy);
+        let own = NodeName(options.node_name.clone());
+        let services: Box<dyn ServiceSink> = Box::new(DatapathServices::new(own));
         let asked = Asked {
             node: options.node_name.clone(),
             board: Arc::clone(&board),

@@ -10,7 +10,7 @@ use std::{
 use crate::api::Server;
 use clap::Parser;
 use serde_json::{Value, json};
-use sluice_operator::{options::Options, run::RunError, run::run};
+use sluice_operator::{options::{Arguments, Command}, run::RunError, run::run};
 use sluice_stream::{Event, Handle, Report, Subscription, Update};
 use sluice_world::{NodeName, PodRef};
 use tokio::{
@@ -40,8 +40,9 @@ fn free_port() -> SocketAddr {
 impl Replica {
     fn start(server: &Server, name: &str, token: &Path) -> Self {
         let (address, health) = (free_port(), free_port());
-        let options = Options::parse_from([
+        let arguments = Arguments::parse_from([
             "sluice-operator",
+            "run",
             "--address=127.0.0.1",
             "--webhook-listen=127.0.0.1:0",
             "--lease-retry=1",
@@ -50,10 +51,13 @@ impl Replica {
             &format!("--health-listen={health}"),
             &format!("--token-file={}", token.display()),
         ]);
+        let Command::Run(options) = arguments.command else {
+            unreachable!("it was told to run");
+        };
         let (stop, stopping) = watch::channel(false);
         Self {
             stop,
-            task: tokio::spawn(run(options, server.client(), stopping)),
+            task: tokio::spawn(run(*options, server.client(), stopping)),
             address,
             health,
         }

@@ -16,5 +16,5 @@ mod thread;
 
 pub use board::{Board, Known, Operator};
 pub use handle::{Acknowledge, EngineHandle};
-pub use sinks::{Cluster, LeftToKubeProxy, Routing, ServiceSink};
+pub use sinks::{Cluster, Routing, ServiceSink};
 pub use thread::{Commands, Engine, EngineError, Parts};

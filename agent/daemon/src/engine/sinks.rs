@@ -48,22 +48,3 @@ pub trait Routing: Send {
     /// Names of the devices whose packets from outside the datapath sees.
     fn devices(&self) -> Vec<String>;
 }
-
-/// Service addresses are left to whatever the node has for them: kube-proxy.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct LeftToKubeProxy;
-
-impl ServiceSink for LeftToKubeProxy {
-    fn apply(
-        &mut self,
-        _: &mut Node,
-        _: &[(Frontend, Option<ServiceEntry>)],
-        _: bool,
-    ) -> Result<(), String> {
-        Ok(())
-    }
-
-    fn path(&self) -> &'static str {
-        "kube-proxy"
-    }
-}

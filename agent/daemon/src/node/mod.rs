@@ -2,6 +2,8 @@
 
 mod forwarding;
 mod routes;
+mod services;
 
 pub use forwarding::forward;
 pub use routes::{DirectRoutes, RoutingOptions, remove_routes};
+pub use services::DatapathServices;

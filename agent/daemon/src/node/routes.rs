@@ -4,7 +4,8 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
-use sluice_agent::Node;
+use sluice_abi::ipcache::{Address, PrefixKey};
+use sluice_agent::{Masquerade, Node};
 use sluice_datapath::net::{Hop, Link, MarkedRoute, NetError, Netlink};
 use sluice_stream::{NodeInfo, Overlay};
 
@@ -32,6 +33,7 @@ pub struct DirectRoutes {
     /// Attached, by index.
     attached: BTreeSet<u32>,
     devices: Vec<String>,
+    masquerade: Option<Masquerade>,
 }
 
 impl DirectRoutes {
@@ -42,6 +44,7 @@ impl DirectRoutes {
             options,
             attached: BTreeSet::new(),
             devices: Vec::new(),
+            masquerade: None,
         }
     }
 
@@ -92,6 +95,16 @@ impl DirectRoutes {
         }
     }
 
+    /// Says with which addresses pods' connections leave the cluster, if that changed.
+    fn masquerade(&mut self, node: &mut Node, cluster: &Cluster<'_>) -> Result<(), String> {
+        let wanted = outward_addresses(cluster);
+        if self.masquerade.as_ref() != Some(&wanted) {
+            node.masquerade(&wanted).map_err(text)?;
+            self.masquerade = Some(wanted);
+        }
+        Ok(())
+    }
+
     fn route(cluster: &Cluster<'_>) -> Result<Vec<String>, NetError> {
         let mut netlink = Netlink::open_in(cluster.namespace)?;
         let mut troubles = Vec::new();
@@ -116,6 +129,7 @@ impl DirectRoutes {
 impl Routing for DirectRoutes {
     fn apply(&mut self, node: &mut Node, cluster: &Cluster<'_>) -> Vec<String> {
         let attached = self.attach(node, cluster).err().into_iter();
+        let attached = attached.chain(self.masquerade(node, cluster).err());
         match Self::route(cluster) {
             Ok(troubles) => attached.chain(troubles).collect(),
             Err(error) => attached.chain([error.to_string()]).collect(),
@@ -208,6 +222,50 @@ fn hops(
         }
     }
     Ok(Ok(routes))
+}
+
+/// Pods leave with the node's first address of a family. What is the cluster's own, or excluded, sees theirs.
+fn outward_addresses(cluster: &Cluster<'_>) -> Masquerade {
+    let settings = cluster.settings;
+    let own = own_addresses(cluster)
+        .iter()
+        .filter(|_| settings.masquerade);
+    let nodes = cluster.nodes.values();
+    let inside = nodes.flat_map(|node| {
+        let addresses = node.addresses.iter().copied().map(IpNet::from);
+        addresses.chain(node.pod_cidrs.iter().copied())
+    });
+    let configured = [
+        &settings.cluster_cidrs,
+        &settings.excluded_cidrs,
+        &settings.service_cidrs,
+    ];
+    Masquerade {
+        ipv4: own.clone().find_map(|address| match address {
+            IpAddr::V4(v4) => Some(*v4),
+            IpAddr::V6(_) => None,
+        }),
+        ipv6: own.clone().find_map(|address| match address {
+            IpAddr::V6(v6) => Some(*v6),
+            IpAddr::V4(_) => None,
+        }),
+        ports: Masquerade::PORTS,
+        excluded: inside
+            .chain(configured.into_iter().flatten().copied())
+            .map(block)
+            .collect(),
+    }
+}
+
+fn block(net: IpNet) -> PrefixKey {
+    let mapped = match net {
+        IpNet::V4(_) => Address::V4_BITS,
+        IpNet::V6(_) => 0,
+    };
+    PrefixKey {
+        prefix_bits: mapped + u32::from(net.prefix_len()),
+        address: net.network().into(),
+    }
 }
 
 fn own_addresses<'a>(cluster: &Cluster<'a>) -> &'a [IpAddr] {

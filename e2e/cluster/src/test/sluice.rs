@@ -26,11 +26,13 @@ const NAMESPACE: &str = "--namespace=kube-system";
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
 /// Cargo packages and the programs in them, and the images that these go into.
-const PACKAGES: &[&str] = &["sluice-operator", "sluice-agentd", "sluice-cni"];
+const PACKAGES: &[&str] = &["sluice-operator", "sluice-agentd", "sluice-cni", "sluice"];
 const IMAGES: &[(&str, &[&str])] = &[
     ("sluice-operator", &["sluice-operator"]),
     // The agent puts the plugin onto its node.
     ("sluice-agent", &["sluice-agent", "sluice-cni"]),
+    // What the connectivity test's pods run.
+    ("sluice-cli", &["sluice"]),
 ];
 
 /// Builds the programs and packs them. The eBPF object must have been built.
