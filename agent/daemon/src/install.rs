@@ -75,7 +75,8 @@ fn conflist(places: &Places) -> Value {
         "deletions": places.deletions,
     })];
     // Host ports are its work, where it is installed.
-    if places.plugins.join("portmap").exists() {
+    // A link that leads somewhere on the node leads nowhere in our container.
+    if places.plugins.join("portmap").symlink_metadata().is_ok() {
         plugins.push(json!({
             "type": "portmap",
             "capabilities": {"portMappings": true},

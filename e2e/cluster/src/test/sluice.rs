@@ -142,12 +142,13 @@ pub(super) fn uninstall(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// Links, pinned objects, files, routes (Sluice's have the protocol number 83) and processes of Sluice on a node.
+/// Links, pinned objects, files, routes (Sluice's have the protocol number 83) and processes of Sluice on a node. Empty folders that the
+/// kubelet made to mount them are nobody's.
 fn left_on(cluster: &Cluster, number: u8) -> Result<Vec<String>> {
     let script = "ip -o link show | grep -o 'sluice[^:@]*'; \
-                  find /sys/fs/bpf /etc/cni/net.d /opt/cni/bin /run -xdev -path '*sluice*' 2>/dev/null; \
+                  find /sys/fs/bpf /etc/cni/net.d /opt/cni/bin /run /var/lib/sluice -xdev -path '*sluice*' ! -type d 2>/dev/null; \
                   ip -4 route show table all proto 83; ip -6 route show table all proto 83; \
-                  pgrep -l sluice; true";
+                  pgrep -l 'sluice-(agent|operator|cni)'; true";
     let found = cluster.node_exec(number, &["sh", "-c", script])?;
     Ok(found.lines().map(str::to_owned).collect())
 }
