@@ -75,6 +75,12 @@ impl PeerCell {
         attribution & Self::DIRECT != 0
     }
 
+    /// Both rules that a direct attribution names; [`Cookie::NONE`] where it names one.
+    #[must_use]
+    pub const fn direct_names(attribution: u32) -> [Cookie; 2] {
+        [Self::named(attribution, 0), Self::named(attribution, 1)]
+    }
+
     /// The rule behind a slot of a direct attribution.
     #[inline(always)]
     const fn named(attribution: u32, slot: u32) -> Cookie {

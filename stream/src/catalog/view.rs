@@ -4,7 +4,11 @@
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use sluice_abi::{Cookie, policy::AttributionKey, program::RangeKey};
+use sluice_abi::{
+    Cookie,
+    policy::{AttributionKey, PeerCell},
+    program::RangeKey,
+};
 use sluice_policy::{Delta, Endpoint};
 use sluice_world::{NodeName, PodRef};
 
@@ -213,6 +217,12 @@ impl View {
 
     fn settle_attributions(&mut self, catalog: &Catalog, step: &Step, need: &mut Need) {
         let (new, gone) = self.attributions.settle();
+        for id in new.iter().filter(|id| PeerCell::is_direct(**id)) {
+            direct(*id).for_each(|cookie| self.cookies.add(cookie.0));
+        }
+        for id in gone.iter().filter(|id| PeerCell::is_direct(**id)) {
+            direct(*id).for_each(|cookie| self.cookies.sub(cookie.0));
+        }
         for slots in new.iter().filter_map(|id| catalog.attributions.get(id)) {
             for cookie in slots.values() {
                 self.cookies.add(cookie.0);
@@ -231,6 +241,12 @@ impl View {
         }
         need.attributions = new;
     }
+}
+
+/// The rules that a cell names by itself.
+fn direct(attribution: u32) -> impl Iterator<Item = Cookie> {
+    let named = PeerCell::direct_names(attribution).into_iter();
+    named.filter(|cookie| *cookie != Cookie::NONE)
 }
 
 impl Need {

@@ -125,7 +125,7 @@ fn check(seed: u64, edits: &[Edit], away: usize, late: usize) -> Result<(), Test
         let mut wanted = should_hold(&node, &cluster);
         wanted.revision = catalog.revision();
         prop_assert_eq!(catalog.snapshot(), wanted, "{} came back", node);
-        judged_alike(&tables, &full, &node, &cluster)?;
+        judged_alike((&catalog, &tables), &full, &node, &cluster)?;
         let (agent, mut ours, mut theirs) = (
             &agents[&node],
             view.tables().collect::<Vec<_>>(),
@@ -154,14 +154,14 @@ fn compare(
             node
         );
         prop_assert_eq!(&agent.catalog.held(), &agent.held);
-        judged_alike(&agent.tables, full, node, cluster)?;
+        judged_alike((&agent.catalog, &agent.tables), full, node, cluster)?;
     }
     Ok(())
 }
 
-/// A node's own tables judge its endpoints as the cluster's tables do.
+/// A node's own tables judge its endpoints as the cluster's tables do, and the node knows every rule that decides.
 fn judged_alike(
-    own: &MemTables,
+    (known, own): (&Catalog, &MemTables),
     full: &MemTables,
     node: &NodeName,
     cluster: &Catalog,
@@ -179,6 +179,13 @@ fn judged_alike(
                         (word.verdict, word.reason, word.cookie, word.log)
                     });
                     prop_assert_eq!(own, full, "{} to {:?} at {}/{}", pod, peer, protocol, port);
+                    let rule = own.2;
+                    prop_assert!(
+                        !rule.is_rule() || known.cookies.contains_key(&rule),
+                        "{} knows rule {:?}",
+                        node,
+                        rule
+                    );
                 }
             }
         }
