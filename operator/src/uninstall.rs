@@ -62,7 +62,10 @@ pub async fn uninstall(client: Client, options: &Uninstall) -> Result<()> {
             return Ok(());
         };
         if clean(&status, generation) {
-            tracing::info!(nodes = status.desired_number_scheduled, "all nodes are clean");
+            tracing::info!(
+                nodes = status.desired_number_scheduled,
+                "all nodes are clean"
+            );
             return Ok(());
         }
         if begin.elapsed() > PATIENCE {
@@ -102,7 +105,10 @@ mod tests {
     #[test]
     fn clean_is_every_node_with_the_new_pod_ready() {
         assert!(clean(&status(3, 2, 2, 2), Some(3)));
-        assert!(clean(&status(4, 0, 0, 0), Some(3)), "a cluster without nodes");
+        assert!(
+            clean(&status(4, 0, 0, 0), Some(3)),
+            "a cluster without nodes"
+        );
         // The controller has not seen the change yet: all that is ready are agents.
         assert!(!clean(&status(2, 2, 2, 2), Some(3)));
         assert!(!clean(&status(3, 2, 1, 2), Some(3)));

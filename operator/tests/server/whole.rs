@@ -10,7 +10,11 @@ use std::{
 use crate::api::Server;
 use clap::Parser;
 use serde_json::{Value, json};
-use sluice_operator::{options::{Arguments, Command}, run::RunError, run::run};
+use sluice_operator::{
+    options::{Arguments, Command},
+    run::RunError,
+    run::run,
+};
 use sluice_stream::{Event, Handle, Report, Subscription, Update};
 use sluice_world::{NodeName, PodRef};
 use tokio::{
