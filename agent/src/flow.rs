@@ -176,6 +176,8 @@ const fn hook_text(raw: u8) -> &'static str {
         Some(Hook::FromOutside) => "from-outside",
         Some(Hook::Trace) => "trace",
         Some(Hook::ToOutside) => "to-outside",
+        Some(Hook::FromOverlay) => "from-overlay",
+        Some(Hook::ToOverlay) => "to-overlay",
         None => "unknown",
     }
 }

@@ -25,4 +25,6 @@ pub use error::AgentError;
 pub use events::FlowReader;
 pub use flow::{FlowEnd, FlowKind, FlowRecord, Names};
 pub use kernel_engine::KernelEngine;
-pub use node::{Interface, Masquerade, Node, config, instances, is_busy, remove_instance};
+pub use node::{
+    Interface, Masquerade, Node, OverlayDevice, config, instances, is_busy, remove_instance,
+};

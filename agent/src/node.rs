@@ -22,7 +22,10 @@ use sluice_abi::{
 use sluice_datapath::{
     load::{self, Attachment, Datapath, Instance, LoadError, Sizes},
     net::{Mac, NetNs},
-    state::{AddressChange, Addresses, Endpoints, Excluded, Services, Settings, Targets},
+    state::{
+        AddressChange, Addresses, Endpoints, Excluded, Nodes, OtherNode, Services, Settings,
+        Targets,
+    },
     writer::{Change, KernelStore, MapStore, Usage, Writer},
 };
 use sluice_policy::{Delta, delta};
@@ -52,6 +55,15 @@ pub struct Interface {
     pub addresses: Vec<IpAddr>,
 }
 
+/// The device that wraps packets for other nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OverlayDevice {
+    /// Its index, in the node's network namespace.
+    pub index: u32,
+    /// The UDP port that nodes receive wrapped packets at.
+    pub port: u16,
+}
+
 /// A node.
 #[derive(Debug)]
 pub struct Node {
@@ -64,6 +76,7 @@ pub struct Node {
     services: Services,
     excluded: Excluded,
     settings: Settings,
+    others: Nodes,
     tables: Tables,
     /// What the kernel holds of an earlier process or world. It goes when the new is there.
     stale: Option<Change>,
@@ -121,6 +134,7 @@ impl Node {
             services: datapath.services()?,
             excluded: datapath.excluded()?,
             settings: datapath.settings()?,
+            others: datapath.nodes()?,
             writer,
             datapath,
             tables,
@@ -258,11 +272,43 @@ impl Node {
         self.config.masquerade_ipv6 = wanted.ipv6.map_or(zero, |ip| IpAddr::V6(ip).into());
         (self.config.masquerade_first, self.config.masquerade_last) =
             (*wanted.ports.start(), *wanted.ports.end());
-        // Before the node is numbered, its settings are not written at all.
+        self.put_settings()
+    }
+
+    /// Sends what is for pods of other nodes through this device, or, with none, by the node's routes.
+    ///
+    /// # Errors
+    /// There is no such device, or the kernel refuses.
+    pub fn set_overlay(
+        &mut self,
+        overlay: Option<OverlayDevice>,
+        namespace: &NetNs,
+    ) -> Result<(), AgentError> {
+        if let Some(device) = overlay {
+            self.datapath.attach_overlay(namespace, device.index)?;
+            self.config.flags |= Config::OVERLAY;
+            self.config.overlay_ifindex = device.index;
+            self.config.overlay_port = u32::from(device.port);
+        } else {
+            self.config.flags &= !Config::OVERLAY;
+        }
+        self.put_settings()
+    }
+
+    /// Writes the settings, but not before the node is numbered: they are none till then.
+    fn put_settings(&mut self) -> Result<(), AgentError> {
         if self.config.node != 0 {
             self.settings.put(&self.config)?;
         }
         Ok(())
+    }
+
+    /// Knows these other nodes, and no others.
+    ///
+    /// # Errors
+    /// There is no room for them, or the kernel refuses.
+    pub fn set_nodes(&mut self, nodes: &[OtherNode]) -> Result<(), AgentError> {
+        Ok(self.others.sync(nodes)?)
     }
 
     /// Ends a pod's endpoint. What still comes from its interface drops.

@@ -13,6 +13,8 @@ mod headers;
 mod kernel_rig;
 #[path = "../../datapath/abi/tests/specification/masquerade.rs"]
 mod masquerade;
+#[path = "../../datapath/abi/tests/specification/overlay.rs"]
+mod overlay;
 #[path = "../../datapath/abi/tests/specification/policy.rs"]
 mod policy;
 #[path = "../../datapath/abi/tests/specification/service.rs"]

@@ -9,7 +9,7 @@ use crate::{
     context::{Context, Outcome, Through},
     datapath::Datapath,
     event::Hook,
-    judge, masquerade, neighbour,
+    judge, masquerade, neighbour, overlay,
     packet::Packet,
     parse::{self, Headers, ether_type, protocol},
     refuse, report,
@@ -20,6 +20,7 @@ use crate::{
 const FROM_ENDPOINT: u8 = Hook::FromEndpoint as u8;
 const TO_ENDPOINT: u8 = Hook::ToEndpoint as u8;
 const FROM_OUTSIDE: u8 = Hook::FromOutside as u8;
+const FROM_OVERLAY: u8 = Hook::FromOverlay as u8;
 
 /// Where and when a packet was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +55,7 @@ pub fn from_endpoint<D: Datapath, P: Packet + ?Sized>(
             return Ok(neighbour::outcome(context));
         }
         judge_packet::<_, _, FROM_ENDPOINT>(datapath, packet, context)?;
-        Ok(forward(context))
+        forward(datapath, context)
     });
     if outcome == Outcome::Drop && context.reason == Reason::NoBackend {
         return refuse::unreachable(datapath, context);
@@ -111,8 +112,8 @@ pub fn from_outside<D: Datapath, P: Packet + ?Sized>(
         ) {
             return Ok(Outcome::Stack);
         }
-        match arrive(datapath, packet, context)? {
-            Arrival::ForPod => Ok(forward(context)),
+        match arrive::<_, _, FROM_OUTSIDE>(datapath, packet, context)? {
+            Arrival::ForPod => forward(datapath, context),
             Arrival::ForOthers => Ok(Outcome::Stack),
         }
     })
@@ -140,6 +141,56 @@ pub fn to_outside<D: Datapath, P: Packet + ?Sized>(
         }
         masquerade::leave(datapath, context)?;
         Ok(Outcome::Stack)
+    })
+}
+
+/// A packet that another node wrapped for this one, as it was before. `context.tunnel` is what it was wrapped in if `wrapped`; else the
+/// device can't tell.
+#[inline(always)]
+pub fn from_overlay<D: Datapath, P: Packet + ?Sized>(
+    datapath: &D,
+    packet: &P,
+    context: &mut Context,
+    seen: Seen,
+    wrapped: bool,
+) -> Outcome {
+    begin(packet, context, Hook::FromOverlay, seen);
+    finish(datapath, context, |datapath, context| {
+        settings(datapath, context)?;
+        open(packet, context)?;
+        if !wrapped {
+            return Err(Reason::ForgedOverlay);
+        }
+        match arrive::<_, _, FROM_OVERLAY>(datapath, packet, context)? {
+            Arrival::ForPod => forward(datapath, context),
+            // Nobody is routed through a node that isn't meant.
+            Arrival::ForOthers if context.destination.generation != place::HOST => {
+                Err(Reason::NoRoute)
+            }
+            Arrival::ForOthers => Ok(Outcome::Accept),
+        }
+    })
+}
+
+/// A packet that the node's stack sends to another node's pods: its own, or one it forwards for a pod of its own.
+#[inline(always)]
+pub fn to_overlay<D: Datapath, P: Packet + ?Sized>(
+    datapath: &D,
+    packet: &P,
+    context: &mut Context,
+    seen: Seen,
+) -> Outcome {
+    begin(packet, context, Hook::ToOverlay, seen);
+    finish(datapath, context, |datapath, context| {
+        settings(datapath, context)?;
+        open(packet, context)?;
+        read_addresses(packet, context)?;
+        // The stack's own talk on the link, which has no other station: the device drops it.
+        if multicast(&context.headers) || neighbour::is_of_link(&context.headers) {
+            return Ok(Outcome::Stack);
+        }
+        overlay::send(datapath, context)?;
+        Ok(Outcome::Wrap)
     })
 }
 
@@ -206,6 +257,7 @@ fn settings<D: Datapath>(datapath: &D, context: &mut Context) -> Result<(), Reas
     match datapath.config() {
         Some(config) if config.flags & Config::READY != 0 => {
             context.node = config.node;
+            context.flags = config.flags;
             Ok(())
         }
         _ => {
@@ -240,6 +292,17 @@ fn read<D: Datapath, P: Packet + ?Sized>(
         return track::recall_fragment(datapath, context);
     }
     parse::transport(
+        packet,
+        &context.head,
+        context.available,
+        &mut context.headers,
+    )
+}
+
+/// Reads the network header alone.
+#[inline(never)]
+fn read_addresses<P: Packet + ?Sized>(packet: &P, context: &mut Context) -> Result<(), Reason> {
+    parse::network(
         packet,
         &context.head,
         context.available,
@@ -303,6 +366,9 @@ fn judge_slowly<D: Datapath, P: Packet + ?Sized, const HOOK: u8>(
     if judge::impossible_destination(&context.headers.destination) {
         return Err(Reason::NoRoute);
     }
+    if HOOK == FROM_ENDPOINT {
+        overlay::refuse_wrapped(datapath, context)?;
+    }
     if context.headers.is(Headers::ICMP_ERROR) {
         if HOOK == FROM_ENDPOINT && redirects(&context.headers) {
             return Err(Reason::SpoofedNeighbour);
@@ -317,6 +383,8 @@ fn judge_slowly<D: Datapath, P: Packet + ?Sized, const HOOK: u8>(
     }
     if HOOK == FROM_ENDPOINT && balance::open(datapath, context)? {
         judge::resolve_destination(datapath, context)?;
+        // A service's backend may be anything.
+        overlay::refuse_wrapped(datapath, context)?;
     }
     track::judge_new(datapath, context)?;
     track::begin::<_, HOOK>(datapath, context)
@@ -351,65 +419,75 @@ enum Arrival {
 }
 
 #[inline(always)]
-fn arrive<D: Datapath, P: Packet + ?Sized>(
+fn arrive<D: Datapath, P: Packet + ?Sized, const HOOK: u8>(
     datapath: &D,
     packet: &P,
     context: &mut Context,
 ) -> Result<Arrival, Reason> {
     let read = read(datapath, packet, context);
     let known = match read {
-        Ok(()) => recognise::<_, FROM_OUTSIDE>(datapath, context),
+        Ok(()) => recognise::<_, HOOK>(datapath, context),
         Err(_) => Known::No,
     };
     if known == Known::No
         && context.headers.end != 0
         && datapath.slot_by_address(&context.headers.destination) == 0
     {
-        if read.is_ok()
+        if HOOK == FROM_OUTSIDE
+            && read.is_ok()
             && context.headers.is(Headers::ICMP_ERROR)
             && masquerade::is_complaint(datapath, packet, context)
         {
-            settle::<_, _, FROM_OUTSIDE>(datapath, packet, context, known)?;
+            settle::<_, _, HOOK>(datapath, packet, context, known)?;
             return Ok(Arrival::ForPod);
         }
         // Not for a pod: what the packet is, is the stack's to find out; that it comes from where it says, is not.
-        foreign(datapath, context)?;
+        foreign::<_, HOOK>(datapath, context)?;
         return Ok(Arrival::ForOthers);
     }
     read?;
-    settle::<_, _, FROM_OUTSIDE>(datapath, packet, context, known)?;
+    settle::<_, _, HOOK>(datapath, packet, context, known)?;
     Ok(Arrival::ForPod)
 }
 
 /// Drops a packet from outside that claims to come from this node or one of its pods.
 #[inline(never)]
-fn foreign<D: Datapath>(datapath: &D, context: &mut Context) -> Result<(), Reason> {
-    match judge::resolve::<_, FROM_OUTSIDE>(datapath, context) {
+fn foreign<D: Datapath, const HOOK: u8>(datapath: &D, context: &mut Context) -> Result<(), Reason> {
+    match judge::resolve::<_, HOOK>(datapath, context) {
+        Ok(()) => Ok(()),
         // The unspecified address asks for one, link-local ones resolve neighbours: of the link, and the stack's business.
-        Ok(()) | Err(Reason::InvalidSource) => Ok(()),
+        Err(Reason::InvalidSource) if HOOK == FROM_OUTSIDE => Ok(()),
         Err(reason) => Err(reason),
     }
 }
 
 /// Where an allowed packet goes.
 #[inline(always)]
-fn forward(context: &mut Context) -> Outcome {
+fn forward<D: Datapath>(datapath: &D, context: &mut Context) -> Result<Outcome, Reason> {
     // A router's stack answers a packet that has come too far; it will not forward it.
     if context.headers.hop_limit <= 1 {
-        return Outcome::Stack;
+        return Ok(Outcome::Stack);
     }
     // What netfilter translated on the way here, it must see on the way back.
     if context.flow & ConntrackEntry::VIA_STACK != 0 {
-        return Outcome::Stack;
+        return Ok(Outcome::Stack);
     }
-    if context.destination.slot != 0 {
-        context.deliver = context.destination.slot;
-        return Outcome::Deliver;
+    let destination = context.destination;
+    if destination.slot != 0 {
+        context.deliver = destination.slot;
+        return Ok(Outcome::Deliver);
     }
-    if context.destination.generation == place::HOST || multicast(&context.headers) {
-        return Outcome::Stack;
+    if destination.generation == place::HOST || multicast(&context.headers) {
+        return Ok(Outcome::Stack);
     }
-    Outcome::Route
+    if context.flags & Config::OVERLAY != 0
+        && let Some(node) = place::node(destination.generation)
+    {
+        let identity = context.source.identity;
+        overlay::wrap(datapath, context, node, identity)?;
+        return Ok(Outcome::Tunnel);
+    }
+    Ok(Outcome::Route)
 }
 
 #[inline(always)]

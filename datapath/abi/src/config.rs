@@ -18,7 +18,7 @@ pub struct Config {
     pub drop_event_burst: u64,
     /// This node's number, as in [`crate::ipcache::AddressInfo::node`]; never 0.
     pub node: u32,
-    /// [`Config::READY`], [`Config::FORWARD`].
+    /// [`Config::READY`], [`Config::FORWARD`], [`Config::OVERLAY`].
     pub flags: u32,
     /// Connections per endpoint; a power of two, at most what the ring map was sized for.
     pub conntrack_quota: u32,
@@ -30,6 +30,10 @@ pub struct Config {
     pub masquerade_ipv4: Address,
     /// The IPv6 address likewise.
     pub masquerade_ipv6: Address,
+    /// Index of the device that wraps packets for other nodes; meaningless without [`Config::OVERLAY`].
+    pub overlay_ifindex: u32,
+    /// UDP port that nodes receive wrapped packets at.
+    pub overlay_port: u32,
 }
 
 impl Config {
@@ -38,6 +42,9 @@ impl Config {
 
     /// Flag: what leaves for other machines takes the node's routes past its netfilter. Without it the stack forwards it.
     pub const FORWARD: u32 = 2;
+
+    /// Flag: what goes to pods of other nodes is wrapped for their node; pods' packets that arrive unwrapped are forged.
+    pub const OVERLAY: u32 = 4;
 
     /// The address that pods' connections of a family leave the cluster with; zeros for none.
     #[must_use]
@@ -68,4 +75,4 @@ pub mod epoch {
 
 crate::map_data!(Config);
 
-const _: () = assert!(size_of::<Config>() == 96);
+const _: () = assert!(size_of::<Config>() == 104);

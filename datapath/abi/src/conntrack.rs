@@ -93,6 +93,26 @@ pub mod place {
     pub const OUTSIDE: u32 = 0;
     /// This node itself.
     pub const HOST: u32 = 1;
+    /// The first number that stands for another node.
+    const NODES: u32 = 2;
+
+    /// On another node, of this number (never 0).
+    #[must_use]
+    #[inline(always)]
+    pub const fn on_node(number: u32) -> u32 {
+        number.wrapping_add(NODES - 1)
+    }
+
+    /// The other node that an end without a slot is on.
+    #[must_use]
+    #[inline(always)]
+    pub const fn node(place: u32) -> Option<u32> {
+        if place < NODES {
+            None
+        } else {
+            Some(place - (NODES - 1))
+        }
+    }
 }
 
 /// What translation puts in place of an entry's key. Which is which, the entry's flags say.

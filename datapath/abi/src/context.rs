@@ -9,6 +9,7 @@ use crate::{
     event::{Event, Hook},
     ipcache::{Address, PrefixKey},
     neighbour::Reply,
+    overlay::Tunnel,
     packet::Head,
     parse::Headers,
     program::Verdict,
@@ -31,6 +32,12 @@ pub enum Outcome {
     Deliver = 3,
     /// Send [`Context::reply`] back where it came from, in its place.
     Reply = 4,
+    /// Wrap it as [`Context::tunnel`] says and send it to another node.
+    Tunnel = 5,
+    /// Leave it to the node's stack, wrapped as [`Context::tunnel`] says.
+    Wrap = 6,
+    /// It is this node's own, out of the overlay: the stack takes it whatever hardware address it bears.
+    Accept = 7,
 }
 
 /// What a service has to do with a packet.
@@ -161,6 +168,8 @@ pub struct Context {
     pub ingress_ifindex: u32,
     /// This node's number.
     pub node: u32,
+    /// Flags of the node's settings.
+    pub flags: u32,
     /// Bytes of the frame.
     pub length: u32,
     /// The endpoint that pays for drop events, or 0.
@@ -221,6 +230,8 @@ pub struct Context {
     pub event: Event,
     /// The frame for [`Outcome::Reply`].
     pub reply: Reply,
+    /// The outside of a wrapped packet: as it came, or as it is to go.
+    pub tunnel: Tunnel,
 }
 
 impl Context {
@@ -245,6 +256,7 @@ impl Context {
             ifindex: 0,
             ingress_ifindex: 0,
             node: 0,
+            flags: 0,
             length: 0,
             slot: 0,
             deliver: 0,
@@ -275,6 +287,7 @@ impl Context {
             prefix: PrefixKey::default(),
             event: Event::default(),
             reply: Reply::default(),
+            tunnel: Tunnel::default(),
         }
     }
 

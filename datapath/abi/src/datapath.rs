@@ -10,6 +10,7 @@ use crate::{
     endpoint::Endpoint,
     event::{Event, Hook},
     ipcache::{Address, AddressInfo, PrefixKey},
+    overlay::NodeRecord,
     policy::PolicyTables,
     service::{Affinity, AffinityKey, Backend, Frontend, Service},
 };
@@ -45,6 +46,10 @@ pub trait Datapath: PolicyTables {
     fn address(&self, address: &Address) -> Option<AddressInfo>;
     /// What the longest prefix around an address is.
     fn prefix(&self, key: &PrefixKey) -> Option<AddressInfo>;
+    /// A node as the overlay knows it; its number is checked.
+    fn node(&self, number: u32) -> Option<NodeRecord>;
+    /// The number of the node whose pods have addresses of the prefix around this one; 0 for none.
+    fn node_of(&self, key: &PrefixKey) -> u32;
     /// The address epoch: [`crate::config::epoch::ADDRESSES`].
     fn epoch(&self) -> u32;
     /// The highest local number of a range that the tables know.

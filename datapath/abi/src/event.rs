@@ -47,11 +47,15 @@ pub enum Hook {
     Trace = 3,
     /// Going out on a device that faces outward.
     ToOutside = 4,
+    /// Coming in from another node, wrapped.
+    FromOverlay = 5,
+    /// Going to another node, out of the node's stack, to be wrapped.
+    ToOverlay = 6,
 }
 
 impl Hook {
     /// How many hooks there are.
-    pub const COUNT: usize = 5;
+    pub const COUNT: usize = 7;
 
     /// The hook with this number.
     #[must_use]
@@ -62,6 +66,8 @@ impl Hook {
             2 => Some(Self::FromOutside),
             3 => Some(Self::Trace),
             4 => Some(Self::ToOutside),
+            5 => Some(Self::FromOverlay),
+            6 => Some(Self::ToOverlay),
             _ => None,
         }
     }

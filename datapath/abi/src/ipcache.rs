@@ -45,6 +45,17 @@ impl Address {
         ]
     }
 
+    /// The address of these words, in memory order.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of_words([a, b, c, d]: [u32; 4]) -> Self {
+        let ([a0, a1, a2, a3], [b0, b1, b2, b3]) = (a.to_ne_bytes(), b.to_ne_bytes());
+        let ([c0, c1, c2, c3], [d0, d1, d2, d3]) = (c.to_ne_bytes(), d.to_ne_bytes());
+        Self([
+            a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3,
+        ])
+    }
+
     /// Whether both are the same address; what `==` does, without a call to `memcmp`.
     #[must_use]
     #[inline(always)]

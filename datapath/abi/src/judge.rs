@@ -4,12 +4,14 @@
 
 use crate::{
     Cookie, Identity, Range, Reason,
+    config::Config,
     conntrack::place,
     context::{Context, Decision, End, Located},
     datapath::Datapath,
     endpoint::Endpoint,
     event::Hook,
     ipcache::{Address, AddressInfo},
+    overlay,
     parse::Headers,
     policy,
     program::Verdict,
@@ -88,6 +90,9 @@ fn resolve_source<D: Datapath, const HOOK: u8>(
     if impossible_source(&source) || is_link_local(&source) {
         return Err(Reason::InvalidSource);
     }
+    if HOOK == Hook::FromOverlay as u8 {
+        return overlay::source(datapath, context);
+    }
     elsewhere(datapath, context, false);
     // What is known to be on another node is no endpoint of this one.
     if context.located != Located::OnOtherNode {
@@ -105,6 +110,9 @@ fn resolve_source<D: Datapath, const HOOK: u8>(
     }
     if made_here && !own {
         return Err(Reason::InvalidSource);
+    }
+    if HOOK == Hook::FromOutside as u8 && comes_wrapped(context.flags, context.source.identity) {
+        return Err(Reason::AddressFromOutside);
     }
     Ok(())
 }
@@ -254,9 +262,30 @@ fn beyond<D: Datapath>(datapath: &D, context: &mut Context, destination: bool) -
             info.identity
         },
         slot: 0,
-        generation: if own { place::HOST } else { place::OUTSIDE },
+        generation: if own {
+            place::HOST
+        } else if info.node != 0 && info.node != context.node {
+            place::on_node(info.node)
+        } else {
+            place::OUTSIDE
+        },
         reserved: 0,
     }
+}
+
+/// Finds both ends by nothing but their addresses.
+#[inline(always)]
+pub(crate) fn locate<D: Datapath>(datapath: &D, context: &mut Context) {
+    anywhere(datapath, context, false);
+    anywhere(datapath, context, true);
+}
+
+/// Whether packets of such an identity come to this node through the overlay only, if from outside at all. An address of the pods' that
+/// nothing is known of is a pod's.
+#[inline(always)]
+pub(crate) const fn comes_wrapped(flags: u32, identity: Identity) -> bool {
+    flags & Config::OVERLAY != 0
+        && (identity.0 == Identity::UNKNOWN.0 || matches!(identity.range(), Some(Range::Pod)))
 }
 
 /// Whether the address is the one that this node has on its pods' links.

@@ -27,6 +27,7 @@ pub mod masquerade;
 #[cfg(any(test, feature = "std"))]
 pub mod memory;
 pub mod neighbour;
+pub mod overlay;
 pub mod packet;
 pub mod parse;
 pub mod policy;

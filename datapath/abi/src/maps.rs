@@ -10,6 +10,7 @@ use crate::{
     endpoint::Endpoint,
     event::{Counter, DropBucket, Hook},
     ipcache::{Address, AddressInfo, PrefixKey},
+    overlay::NodeRecord,
     policy::{AttributionKey, PeerKey, PeerValue, TableDefaults},
     program::{Cell, Program, RangeKey},
     reason::REASON_SLOTS,
@@ -86,6 +87,11 @@ pub const IPCACHE: Spec = spec::<Address, AddressInfo>("ipcache", Kind::Hash, 1 
 /// Prefix → what its addresses are.
 pub const IPCACHE_PREFIXES: Spec =
     spec::<PrefixKey, AddressInfo>("ipcache_prefixes", Kind::LpmTrie, 1 << 17, NO_PREALLOC);
+/// Node's number → where the overlay reaches it. Only other nodes.
+pub const NODES: Spec = spec::<u32, NodeRecord>("nodes", Kind::Hash, 1 << 13, NO_PREALLOC);
+/// Prefix → number of the node whose pods have its addresses. Only other nodes' prefixes.
+pub const NODE_CIDRS: Spec =
+    spec::<PrefixKey, u32>("node_cidrs", Kind::LpmTrie, 1 << 15, NO_PREALLOC);
 /// Table id → its revision; 0 for a table that is not loaded. The low 32 bits count.
 pub const TABLE_REVISIONS: Spec =
     spec::<u32, u64>("table_revisions", Kind::Array, TABLES, MMAPABLE);
@@ -187,6 +193,8 @@ pub const ALL: &[Spec] = &[
     ENDPOINT,
     IPCACHE,
     IPCACHE_PREFIXES,
+    NODES,
+    NODE_CIDRS,
     TABLE_REVISIONS,
     TABLE_DEFAULTS,
     PEERS,

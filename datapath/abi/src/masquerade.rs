@@ -9,7 +9,7 @@
 //! given the address.
 
 use crate::{
-    Reason, atomic,
+    Identity, Reason, atomic,
     conntrack::{Connection, ConntrackEntry, State, place},
     context::{Context, Located, Through},
     datapath::Datapath,
@@ -35,6 +35,8 @@ fn is_wanted<D: Datapath>(datapath: &D, context: &mut Context) -> bool {
     if context.reversed
         || destination.slot != 0
         || destination.generation != place::OUTSIDE
+        // Of the pods, though it is not known whose.
+        || destination.identity.0 == Identity::UNKNOWN.0
         || context.located != Located::Anywhere
         || headers.tcp_flags & (tcp::SYN | tcp::ACK) == (tcp::SYN | tcp::ACK)
         || judge::is_link_local(&headers.destination)

@@ -20,6 +20,7 @@ use crate::{
     endpoint::Endpoint,
     event::{Counter, Event, Hook},
     ipcache::{Address, AddressInfo, PrefixKey},
+    overlay::NodeRecord,
     policy::{AttributionKey, PeerKey, PeerValue, PolicyTables, TableDefaults},
     program::{Cell, Program, RangeKey},
     service::{Affinity, AffinityKey, Backend, Frontend, Service},
@@ -40,6 +41,10 @@ pub struct Memory {
     pub addresses: HashMap<Address, AddressInfo>,
     /// Prefixes, their host bits zero.
     pub prefixes: BTreeMap<PrefixKey, AddressInfo>,
+    /// Number → node.
+    pub nodes: HashMap<u32, NodeRecord>,
+    /// Prefix → number of the node whose pods have its addresses; host bits zero.
+    pub node_cidrs: BTreeMap<PrefixKey, u32>,
     /// Table id → revision.
     pub revisions: HashMap<u32, u32>,
     /// Table id → defaults.
@@ -189,6 +194,19 @@ fn masked<const N: usize>(mut bytes: [u8; N], bits: u32) -> [u8; N] {
     bytes
 }
 
+/// What the longest prefix around an address is mapped to.
+fn longest<V: Copy>(prefixes: &BTreeMap<PrefixKey, V>, key: &PrefixKey) -> Option<V> {
+    (0..=key.prefix_bits).rev().find_map(|prefix_bits| {
+        let address = Address(masked(key.address.0, prefix_bits));
+        prefixes
+            .get(&PrefixKey {
+                prefix_bits,
+                address,
+            })
+            .copied()
+    })
+}
+
 impl PolicyTables for Memory {
     fn revision(&self, table: u32) -> u32 {
         self.revisions.get(&table).copied().unwrap_or(0)
@@ -257,15 +275,15 @@ impl Datapath for Memory {
 
     fn prefix(&self, key: &PrefixKey) -> Option<AddressInfo> {
         tick(&self.address_lookups);
-        (0..=key.prefix_bits).rev().find_map(|prefix_bits| {
-            let address = Address(masked(key.address.0, prefix_bits));
-            self.prefixes
-                .get(&PrefixKey {
-                    prefix_bits,
-                    address,
-                })
-                .copied()
-        })
+        longest(&self.prefixes, key)
+    }
+
+    fn node(&self, number: u32) -> Option<NodeRecord> {
+        self.nodes.get(&number).copied()
+    }
+
+    fn node_of(&self, key: &PrefixKey) -> u32 {
+        longest(&self.node_cidrs, key).unwrap_or(0)
     }
 
     fn epoch(&self) -> u32 {

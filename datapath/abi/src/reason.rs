@@ -108,4 +108,8 @@ reasons! {
     NatPortsExhausted = 37, "no port left to masquerade with";
     /// What was to leave with the node's address has lost its connection on the way.
     NotMasqueraded = 38, "lost before it was masqueraded";
+    /// A packet out of the overlay whose sender is no known node, or doesn't hold its source address; or one that would be such a one.
+    ForgedOverlay = 39, "overlay sender is not the source's node";
+    /// A pod's packet for the port that nodes wrap packets for.
+    OverlayPort = 40, "pod sends to the overlay's port";
 }

@@ -10,7 +10,7 @@ use crate::{
     context::{Context, Decision, End, Through},
     datapath::Datapath,
     event::Hook,
-    judge, masquerade,
+    judge, masquerade, overlay,
     parse::{Headers, is_icmp_answer, protocol, tcp},
     translate::{self, Changed},
 };
@@ -169,7 +169,12 @@ fn may_send<D: Datapath, const HOOK: u8>(datapath: &D, context: &mut Context) ->
             && endpoint.owns(&context.headers.source);
     }
     if HOOK == Hook::FromOutside as u8 {
-        return source.slot == 0 && source.generation == place::OUTSIDE;
+        return source.slot == 0
+            && source.generation != place::HOST
+            && !judge::comes_wrapped(context.flags, source.identity);
+    }
+    if HOOK == Hook::FromOverlay as u8 {
+        return overlay::may_send(datapath, context);
     }
     let made_here = context.ingress_ifindex == 0;
     let may = if source.slot == 0 {

@@ -6,6 +6,8 @@ mod common;
 mod headers;
 #[path = "specification/masquerade.rs"]
 mod masquerade;
+#[path = "specification/overlay.rs"]
+mod overlay;
 #[path = "specification/policy.rs"]
 mod policy;
 #[path = "specification/service.rs"]

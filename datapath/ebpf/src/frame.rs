@@ -12,13 +12,15 @@ use core::ptr::from_mut;
 use aya_ebpf::{
     bindings::{
         __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM,
-        BPF_FIB_LOOKUP_SKIP_NEIGH, bpf_fib_lookup, bpf_redir_neigh,
+        BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, BPF_FIB_LOOKUP_SKIP_NEIGH, bpf_fib_lookup,
+        bpf_redir_neigh, bpf_tunnel_key,
         tcx_action_base::{TCX_DROP, TCX_NEXT},
     },
     helpers::generated::{
         bpf_csum_diff, bpf_fib_lookup as fib_lookup, bpf_l3_csum_replace, bpf_l4_csum_replace,
         bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_tail,
-        bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+        bpf_skb_change_type, bpf_skb_get_tunnel_key, bpf_skb_load_bytes, bpf_skb_pull_data,
+        bpf_skb_set_tunnel_key, bpf_skb_store_bytes,
     },
 };
 use sluice_abi::{
@@ -27,8 +29,10 @@ use sluice_abi::{
     context::{Context, Outcome},
     endpoint::Endpoint,
     event::Hook,
+    ipcache::Address,
     masquerade::MARK,
     neighbour::Reply,
+    overlay::Tunnel,
     packet::{HEAD, Head, Packet},
     parse::{Headers, protocol},
     translate::{Changed, checksum_at, checksum_has_addresses, identifier, ports_at},
@@ -38,6 +42,10 @@ const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 /// `BPF_FIB_LKUP_RET_SUCCESS`.
 const FIB_SUCCESS: i64 = 0;
+/// `PACKET_HOST` of the kernel's `if_packet.h`: for this machine.
+const PACKET_HOST: u32 = 0;
+/// Hop limit of the outer packet, as tunnels of the kernel have by default.
+const TUNNEL_TTL: u8 = 64;
 /// Ethernet and IPv4 without options: what is written to.
 const WRITTEN: usize = 34;
 /// Bytes of an Ethernet header.
@@ -89,6 +97,7 @@ impl Frame {
         context: &mut Context,
         target: Option<&Endpoint>,
         by_fib: bool,
+        overlay: u32,
     ) -> i32 {
         if context.changed != Changed::Nothing
             && !matches!(outcome, Outcome::Drop | Outcome::Reply)
@@ -108,6 +117,71 @@ impl Frame {
             Outcome::Route if by_fib => self.route(context),
             Outcome::Stack | Outcome::Route => TCX_NEXT,
             Outcome::Reply => self.reply(context),
+            Outcome::Tunnel => {
+                if !self.wrap(&context.tunnel) || !self.rewrite(context, None) {
+                    return TCX_DROP;
+                }
+                // SAFETY: the helper takes numbers only.
+                action(unsafe { bpf_redirect(overlay, 0) })
+            }
+            Outcome::Wrap if self.wrap(&context.tunnel) => TCX_NEXT,
+            Outcome::Wrap => TCX_DROP,
+            Outcome::Accept => {
+                // SAFETY: the context is valid; a packet that stays of another type is not taken, which harms nobody.
+                unsafe { bpf_skb_change_type(self.0.cast(), PACKET_HOST) };
+                TCX_NEXT
+            }
+        }
+    }
+
+    /// Reads what the packet was, or is to be, wrapped in; false if it isn't. A sub-program as [`Frame::wrap`] is.
+    #[inline(never)]
+    pub(crate) fn tunnel(self, into: &mut Tunnel) -> bool {
+        // SAFETY: plain numbers, for which zero is valid.
+        let mut key: bpf_tunnel_key = unsafe { core::mem::zeroed() };
+        if self.tunnel_key(&mut key, 0) {
+            // SAFETY: without the flag the kernel has written an IPv4 address, in host byte order.
+            let remote = unsafe { key.__bindgen_anon_1.remote_ipv4 };
+            into.remote = Address::v4(remote.to_be_bytes());
+            into.vni = key.tunnel_id;
+            return true;
+        }
+        if self.tunnel_key(&mut key, u64::from(BPF_F_TUNINFO_IPV6)) {
+            // SAFETY: with the flag the kernel has written an IPv6 address, in network byte order.
+            let remote = unsafe { key.__bindgen_anon_1.remote_ipv6 };
+            into.remote = Address::of_words(remote);
+            into.vni = key.tunnel_id;
+            return true;
+        }
+        false
+    }
+
+    #[inline(always)]
+    fn tunnel_key(self, key: &mut bpf_tunnel_key, flags: u64) -> bool {
+        let size = size_of::<bpf_tunnel_key>() as u32;
+        // SAFETY: the context is valid, the structure is the kernel's and initialised whole.
+        unsafe { bpf_skb_get_tunnel_key(self.0.cast(), from_mut(key), size, flags) == 0 }
+    }
+
+    /// Says how the tunnel device is to wrap the packet. A sub-program of its own: the programs' own stack is for what they read.
+    #[inline(never)]
+    fn wrap(self, tunnel: &Tunnel) -> bool {
+        // SAFETY: plain numbers, for which zero is valid.
+        let mut key: bpf_tunnel_key = unsafe { core::mem::zeroed() };
+        key.tunnel_id = tunnel.vni;
+        key.tunnel_ttl = TUNNEL_TTL;
+        let flags = if tunnel.remote.is_v4() {
+            key.__bindgen_anon_1.remote_ipv4 = u32::from_be(tunnel.remote.words()[3]);
+            // The inner packet has its own checksums, and IPv4 lets the outer one be without (RFC 7348, section 5).
+            BPF_F_ZERO_CSUM_TX
+        } else {
+            key.__bindgen_anon_1.remote_ipv6 = tunnel.remote.words();
+            BPF_F_TUNINFO_IPV6
+        };
+        let size = size_of::<bpf_tunnel_key>() as u32;
+        // SAFETY: the context is valid, the structure is the kernel's and initialised whole.
+        unsafe {
+            bpf_skb_set_tunnel_key(self.0.cast(), from_mut(&mut key), size, u64::from(flags)) == 0
         }
     }
 

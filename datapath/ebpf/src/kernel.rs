@@ -13,6 +13,7 @@ use sluice_abi::{
     endpoint::Endpoint,
     event::{Counter, Event, Hook},
     ipcache::{Address, AddressInfo, PrefixKey},
+    overlay::NodeRecord,
     policy::{AttributionKey, PeerKey, PeerValue, PolicyTables, TableDefaults},
     program::{Cell, Program, RangeKey},
     reason::REASON_SLOTS,
@@ -22,9 +23,9 @@ use sluice_abi::{
 use crate::maps::{
     ATTRIBUTIONS, CONFIG, CONNTRACK, CONNTRACK_CURSORS, CONNTRACK_SLOTS, DROP_BUCKETS,
     DROP_COUNTERS, ENDPOINTS, EPOCHS, EVENTS, FRAGMENTS, IPCACHE, IPCACHE_PREFIXES,
-    MASQUERADE_EXCLUDED, PEERS, PROGRAM_RANGES, PROGRAMS, RING_LOSSES, RULE_COUNTERS, RangeBits,
-    SERVICE_AFFINITY, SERVICE_BACKENDS, SERVICE_LISTS, SERVICES, SLOTS_BY_ADDRESS,
-    SLOTS_BY_IFINDEX, TABLE_DEFAULTS, TABLE_REVISIONS, WATERMARKS,
+    MASQUERADE_EXCLUDED, NODE_CIDRS, NODES, PEERS, PROGRAM_RANGES, PROGRAMS, RING_LOSSES,
+    RULE_COUNTERS, RangeBits, SERVICE_AFFINITY, SERVICE_BACKENDS, SERVICE_LISTS, SERVICES,
+    SLOTS_BY_ADDRESS, SLOTS_BY_IFINDEX, TABLE_DEFAULTS, TABLE_REVISIONS, WATERMARKS,
 };
 
 const BPF_ANY: u64 = 0;
@@ -133,6 +134,26 @@ impl Datapath for Kernel {
         let key = core::ptr::from_ref(key).cast::<Key<Address>>();
         // SAFETY: both are a length followed by an address, without padding.
         IPCACHE_PREFIXES.get(unsafe { &*key }).copied()
+    }
+
+    #[inline(always)]
+    fn node(&self, number: u32) -> Option<NodeRecord> {
+        let record = NODES.get_ptr(number)?;
+        // As for peers: an element that is used again has its number written before its address.
+        // SAFETY: a live element, aligned to its words, of which any bits are valid.
+        let record = unsafe {
+            let underlay = (&raw const (*record).underlay).read_volatile();
+            let number = (&raw const (*record).number).read_volatile();
+            NodeRecord { number, underlay }
+        };
+        (record.number == number).then_some(record)
+    }
+
+    #[inline(always)]
+    fn node_of(&self, key: &PrefixKey) -> u32 {
+        let key = core::ptr::from_ref(key).cast::<Key<Address>>();
+        // SAFETY: both are a length followed by an address, without padding.
+        NODE_CIDRS.get(unsafe { &*key }).copied().unwrap_or(0)
     }
 
     #[inline(always)]

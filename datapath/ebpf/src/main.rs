@@ -41,10 +41,11 @@ fn context() -> Option<&'static mut Context> {
 #[inline(always)]
 fn act(frame: Frame, outcome: Outcome, context: &mut Context) -> i32 {
     let target = Kernel.endpoint(context.deliver);
-    let by_fib = Kernel
-        .config()
-        .is_some_and(|config| config.flags & Config::FORWARD != 0);
-    frame.send(outcome, context, target, by_fib)
+    let (by_fib, overlay) = match Kernel.config() {
+        Some(config) => (config.flags & Config::FORWARD != 0, config.overlay_ifindex),
+        None => (false, 0),
+    };
+    frame.send(outcome, context, target, by_fib, overlay)
 }
 
 /// What a pod sends: tcx ingress of its interface's host side.
@@ -95,6 +96,33 @@ fn to_outside(packet: TcContext) -> i32 {
     let outcome = classify::to_outside(&Kernel, &frame, context, frame.seen(), mark);
     // Devices on top of each other see it one after the other.
     frame.set_mark(mark & !MARK);
+    act(frame, outcome, context)
+}
+
+/// What another node sent to this one in the overlay: tcx ingress of the overlay's device.
+#[classifier]
+fn from_overlay(packet: TcContext) -> i32 {
+    let frame = Frame::new(packet.skb.skb);
+    let Some(context) = context() else {
+        return TCX_DROP;
+    };
+    let wrapped = frame.tunnel(&mut context.tunnel);
+    let outcome = classify::from_overlay(&Kernel, &frame, context, frame.seen(), wrapped);
+    act(frame, outcome, context)
+}
+
+/// What this node's stack, or a program here, sends to other nodes: tcx egress of the overlay's device.
+#[classifier]
+fn to_overlay(packet: TcContext) -> i32 {
+    let frame = Frame::new(packet.skb.skb);
+    let Some(context) = context() else {
+        return TCX_DROP;
+    };
+    if frame.tunnel(&mut context.tunnel) {
+        // A program at a pod's interface has judged and wrapped it.
+        return TCX_NEXT;
+    }
+    let outcome = classify::to_overlay(&Kernel, &frame, context, frame.seen());
     act(frame, outcome, context)
 }
 

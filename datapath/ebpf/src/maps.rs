@@ -13,6 +13,7 @@ use sluice_abi::{
     event::{Counter, DropBucket},
     ipcache::{Address, AddressInfo},
     maps as specs,
+    overlay::NodeRecord,
     policy::{AttributionKey, PeerKey, PeerValue, TableDefaults},
     program::{Cell, Program},
     service::{Affinity, AffinityKey, Backend, Frontend, Service},
@@ -42,6 +43,12 @@ pub(crate) static IPCACHE_PREFIXES: LpmTrie<Address, AddressInfo> = LpmTrie::wit
     specs::IPCACHE_PREFIXES.entries,
     specs::IPCACHE_PREFIXES.flags,
 );
+#[map(name = "nodes")]
+pub(crate) static NODES: HashMap<u32, NodeRecord> =
+    HashMap::with_max_entries(specs::NODES.entries, specs::NODES.flags);
+#[map(name = "node_cidrs")]
+pub(crate) static NODE_CIDRS: LpmTrie<Address, u32> =
+    LpmTrie::with_max_entries(specs::NODE_CIDRS.entries, specs::NODE_CIDRS.flags);
 #[map(name = "table_revisions")]
 pub(crate) static TABLE_REVISIONS: Array<u64> =
     Array::with_max_entries(specs::TABLE_REVISIONS.entries, specs::TABLE_REVISIONS.flags);

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 
 use nix::sched::{CloneFlags, setns, unshare};
 
-use crate::common::{A, B, OUTWARD, ifindex};
+use crate::common::{A, B, OUTWARD, OVERLAY_DEVICE, ifindex};
 
 thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
@@ -32,7 +32,7 @@ fn build() -> File {
     unshare(CloneFlags::CLONE_NEWNET).unwrap();
     let mut commands = String::new();
     // The third is no endpoint's.
-    for index in [ifindex(A), ifindex(B), ifindex(5), OUTWARD] {
+    for index in [ifindex(A), ifindex(B), ifindex(5), OUTWARD, OVERLAY_DEVICE] {
         writeln!(commands, "link add name i{index} index {index} type bridge").unwrap();
     }
     // A way out, for frames that take the node's routes.

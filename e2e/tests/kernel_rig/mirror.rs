@@ -11,6 +11,7 @@ use sluice_abi::event::{Counter, DropBucket};
 use sluice_abi::ipcache::{Address, AddressInfo, PrefixKey};
 use sluice_abi::maps::{self, Spec};
 use sluice_abi::memory::Memory;
+use sluice_abi::overlay::NodeRecord;
 use sluice_abi::policy::{AttributionKey, PeerKey, PeerValue, TableDefaults};
 use sluice_abi::program::{Cell, Program, RangeKey};
 use sluice_abi::service::{Affinity, AffinityKey, Backend, Frontend, Service};
@@ -75,6 +76,8 @@ pub(crate) struct Mirror {
     endpoints: Written<u32, Endpoint>,
     addresses: Written<Address, AddressInfo>,
     prefixes: Written<PrefixKey, AddressInfo>,
+    nodes: Written<u32, NodeRecord>,
+    node_cidrs: Written<PrefixKey, u32>,
     revisions: Written<u32, u64>,
     defaults: Written<u32, TableDefaults>,
     peers: Written<PeerKey, PeerValue>,
@@ -107,6 +110,8 @@ impl Mirror {
             endpoints: Written::array(datapath, &maps::ENDPOINT, Endpoint::default()),
             addresses: Written::hash(datapath, &maps::IPCACHE),
             prefixes: Written::hash(datapath, &maps::IPCACHE_PREFIXES),
+            nodes: Written::hash(datapath, &maps::NODES),
+            node_cidrs: Written::hash(datapath, &maps::NODE_CIDRS),
             revisions: Written::array(datapath, &maps::TABLE_REVISIONS, 0),
             defaults: Written::array(datapath, &maps::TABLE_DEFAULTS, TableDefaults::default()),
             peers: Written::hash(datapath, &maps::PEERS),
@@ -174,6 +179,9 @@ impl Mirror {
         self.addresses.write(copied(&memory.addresses));
         self.prefixes
             .write(memory.prefixes.iter().map(|(k, v)| (*k, *v)));
+        self.nodes.write(copied(&memory.nodes));
+        self.node_cidrs
+            .write(memory.node_cidrs.iter().map(|(k, v)| (*k, *v)));
         self.revisions
             .write(memory.revisions.iter().map(|(k, v)| (*k, u64::from(*v))));
         self.defaults.write(copied(&memory.defaults));

@@ -209,10 +209,10 @@ impl Twin for KernelTwin {
 const fn code_of(judged: &Judged<'_>) -> u32 {
     match judged.outcome {
         Outcome::Drop => DROP,
-        Outcome::Deliver | Outcome::Reply => REDIRECT,
+        Outcome::Deliver | Outcome::Reply | Outcome::Tunnel => REDIRECT,
         // The ground has a route to everywhere.
         Outcome::Route if by_fib(judged) => REDIRECT,
-        Outcome::Stack | Outcome::Route => NEXT,
+        Outcome::Stack | Outcome::Route | Outcome::Wrap | Outcome::Accept => NEXT,
     }
 }
 
@@ -247,12 +247,16 @@ fn check_bytes(judged: &Judged<'_>, after: &[u8], what: &dyn Fn() -> String) {
     };
     match judged.outcome {
         // The kernel writes the hardware addresses when it knows the next hop's.
+        Outcome::Tunnel => {
+            assert_eq!(after[..12], before[..12], "{}", what());
+            same(&one_hop_on(before), 12);
+        }
         Outcome::Route if by_fib(judged) => {
             assert_eq!(after[..12], before[..12], "{}", what());
             same(&one_hop_on(before), 12);
         }
         Outcome::Drop => assert_eq!(after, judged.frame, "{}", what()),
-        Outcome::Stack | Outcome::Route => same(before, 0),
+        Outcome::Stack | Outcome::Route | Outcome::Wrap | Outcome::Accept => same(before, 0),
         Outcome::Reply => unreachable!("looked at above"),
         Outcome::Deliver => {
             let endpoint = &judged.memory.endpoints[&judged.context.deliver];

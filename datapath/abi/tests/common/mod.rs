@@ -17,6 +17,7 @@ use sluice_abi::{
     event::{Event, Hook},
     ipcache::{Address, AddressInfo, PrefixKey},
     memory::Memory,
+    overlay::{NodeRecord, Tunnel},
     policy::{AttributionKey, PeerCell, PeerKey, PeerValue, TableDefaults, Versioned},
     program::{Cell, PortRange, Program, Verdict},
     service::{Backend, Frontend, Service},
@@ -100,6 +101,9 @@ pub fn ifindex(slot: u32) -> u32 {
 
 /// The interface that faces outward.
 pub const OUTWARD: u32 = 9;
+/// The device that wraps packets for other nodes.
+pub const OVERLAY_DEVICE: u32 = 11;
+pub const OVERLAY_PORT: u16 = 8472;
 
 /// What the datapath over ordinary memory did with one frame.
 pub struct Judged<'a> {
@@ -128,6 +132,8 @@ pub trait Twin {
 pub struct Node {
     pub memory: Memory,
     pub context: Box<Context>,
+    /// What packets out of the overlay were wrapped in.
+    tunnel: Option<Tunnel>,
     twin: Option<Box<dyn Twin>>,
 }
 
@@ -142,6 +148,8 @@ impl Node {
             node: NODE,
             flags: Config::READY,
             conntrack_quota: 8,
+            overlay_ifindex: OVERLAY_DEVICE,
+            overlay_port: u32::from(OVERLAY_PORT),
             ..Config::default()
         };
         memory.now = 1_000_000_000_000;
@@ -176,6 +184,7 @@ impl Node {
         let mut node = Self {
             memory,
             context: Box::new(Context::new()),
+            tunnel: None,
             twin: crate::twin(),
         };
         node.pod(A, POD_A, ALLOW_ALL, ALLOW_ALL);
@@ -338,6 +347,37 @@ impl Node {
         config.masquerade_last = last;
     }
 
+    /// A frame arrives that another node wrapped. A test run in the kernel can't be given the wrapping, so from here on there is no twin.
+    pub fn unwrap(&mut self, tunnel: Option<Tunnel>, frame: &[u8]) -> Result<Outcome, Reason> {
+        self.twin = None;
+        self.tunnel = tunnel;
+        self.judge(Hook::FromOverlay, OVERLAY_DEVICE, OVERLAY_DEVICE, frame, 0)
+    }
+
+    /// The stack sends a frame to another node; `ingress` 0 for the node's own.
+    pub fn wrap(&mut self, ingress: u32, frame: &[u8]) -> Result<Outcome, Reason> {
+        self.judge(Hook::ToOverlay, OVERLAY_DEVICE, ingress, frame, 0)
+    }
+
+    /// Turns the overlay on, with one other node, number 8.
+    pub fn overlay(&mut self) {
+        self.memory.config.flags |= Config::OVERLAY;
+        let underlay = FAMILIES[0].other_node().into();
+        let record = NodeRecord {
+            number: 8,
+            underlay,
+        };
+        self.memory.nodes.insert(8, record);
+        for (bits, ip) in [(96 + 24, "10.0.1.0"), (48, "fd00:1::")] {
+            let address: IpAddr = ip.parse().unwrap();
+            let block = PrefixKey {
+                prefix_bits: bits,
+                address: address.into(),
+            };
+            self.memory.node_cidrs.insert(block, 8);
+        }
+    }
+
     /// Whether a twin, if there is one, judges such a frame too.
     pub fn takes(&self, frame: &[u8]) -> bool {
         self.twin.as_ref().is_none_or(|twin| twin.takes(frame))
@@ -368,6 +408,12 @@ impl Node {
             Hook::FromOutside => classify::from_outside(memory, frame, context, seen),
             Hook::Trace => classify::trace(memory, frame, context, seen, sight),
             Hook::ToOutside => classify::to_outside(memory, frame, context, seen, sight),
+            Hook::FromOverlay => {
+                context.tunnel = self.tunnel.unwrap_or_default();
+                let wrapped = self.tunnel.is_some();
+                classify::from_overlay(memory, frame, context, seen, wrapped)
+            }
+            Hook::ToOverlay => classify::to_overlay(memory, frame, context, seen),
         };
         if let Some(twin) = self.twin.as_mut().filter(|twin| twin.takes(frame)) {
             twin.judge(&Judged {

@@ -33,7 +33,7 @@ pub(crate) fn packet(slot: u32, protocol: u8, from: EndPoint, to: EndPoint, flag
     let at = if protocol == TCP { 16 } else { 6 };
     let addresses = ip(from.0, to.0, protocol, &[]);
     let pseudo = &addresses[if from.0.is_ipv6() { 8 } else { 12 }..];
-    let length = u16::from(protocol) + payload.len() as u16;
+    let length = u16::from(protocol) + u16::try_from(payload.len()).unwrap();
     let summed = [pseudo, &length.to_be_bytes(), &payload].concat();
     payload[at..at + 2].copy_from_slice(&(!ones_sum(&summed)).to_be_bytes());
     frame(slot, &ip(from.0, to.0, protocol, &payload))
@@ -179,7 +179,8 @@ fn a_service_without_backends_refuses_at_once() {
                 &wanted[wanted.len() - message.len() - addresses.len()..][..addresses.len()]
             );
             assert!(f.v6 || ones_sum(packet) == 0xffff);
-            let pseudo = [addresses, &[0, message.len() as u8, 0, protocol], message].concat();
+            let length = u8::try_from(message.len()).unwrap();
+            let pseudo = [addresses, &[0, length, 0, protocol], message].concat();
             let summed = if protocol == 1 { message } else { &pseudo };
             assert_eq!(ones_sum(summed), 0xffff);
         }

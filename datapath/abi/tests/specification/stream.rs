@@ -175,7 +175,9 @@ fn happen(node: &mut Node, act: &Act) {
                 }
             }
         }
-        Act::Wait(seconds) => node.memory.now += seconds * 1_000_000_000,
+        // A little more than asked for: at exactly a timeout, the kernel's clock, which goes on meanwhile, would be past it and the
+        // memory's would not.
+        Act::Wait(seconds) => node.memory.now += seconds * 1_000_000_000 + 1_000_000,
     }
 }
 

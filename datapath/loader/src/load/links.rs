@@ -24,6 +24,10 @@ pub struct Attachment {
 const ENDPOINT_HOOKS: [Hook; 2] = [Hook::ToEndpoint, Hook::FromEndpoint];
 /// Both programs of a device that faces outward: before anything is masqueraded its answers are known.
 const OUTSIDE_HOOKS: [Hook; 2] = [Hook::FromOutside, Hook::ToOutside];
+/// Both programs of the overlay's device.
+const OVERLAY_HOOKS: [Hook; 2] = [Hook::ToOverlay, Hook::FromOverlay];
+/// Programs that see what leaves an interface; the others see what comes in.
+const EGRESS: [Hook; 3] = [Hook::ToEndpoint, Hook::ToOutside, Hook::ToOverlay];
 
 impl Datapath {
     /// Attaches both endpoint programs to a pod's host-side interface in `ns`. Repeating it replaces the programs in one step. The
@@ -34,6 +38,16 @@ impl Datapath {
     /// There is no such interface, or the kernel refuses.
     pub fn attach_endpoint(&mut self, ns: &NetNs, ifindex: u32) -> Result<(), LoadError> {
         ENDPOINT_HOOKS
+            .into_iter()
+            .try_for_each(|hook| self.attach(ns, Attachment { ifindex, hook }))
+    }
+
+    /// Attaches both overlay programs to the device in `ns` that wraps packets for other nodes. Repeating it replaces the programs.
+    ///
+    /// # Errors
+    /// There is no such interface, or the kernel refuses.
+    pub fn attach_overlay(&mut self, ns: &NetNs, ifindex: u32) -> Result<(), LoadError> {
+        OVERLAY_HOOKS
             .into_iter()
             .try_for_each(|hook| self.attach(ns, Attachment { ifindex, hook }))
     }
@@ -53,7 +67,7 @@ impl Datapath {
     /// # Errors
     /// A pin can't be removed.
     pub fn detach(&mut self, ifindex: u32) -> Result<(), LoadError> {
-        for hook in ENDPOINT_HOOKS.into_iter().chain(OUTSIDE_HOOKS) {
+        for (hook, _) in super::PROGRAMS {
             let at = Attachment { ifindex, hook };
             self.links.remove(&at);
             if let Some(instance) = &self.instance {
@@ -108,8 +122,7 @@ impl Datapath {
         }
         let program = self.program_fd(at.hook)?;
         let link = in_namespace(ns, || {
-            let egress = matches!(at.hook, Hook::ToEndpoint | Hook::ToOutside);
-            sys::create_tcx_link(program, at.ifindex, egress)
+            sys::create_tcx_link(program, at.ifindex, EGRESS.contains(&at.hook))
         })??;
         if let Some(instance) = &self.instance {
             sys::pin(link.as_fd(), &pin_path(instance, at))?;

@@ -27,7 +27,7 @@ use aya::{Ebpf, EbpfLoader};
 use sluice_abi::{event::Hook, maps};
 
 use crate::state::{
-    Addresses, Connections, Counters, Endpoints, Events, Excluded, Services, Settings,
+    Addresses, Connections, Counters, Endpoints, Events, Excluded, Nodes, Services, Settings,
 };
 use crate::sys::{SysError, update_link};
 use crate::writer::{KernelStore, WriteError, Writer};
@@ -40,6 +40,8 @@ pub(crate) const PROGRAMS: [(Hook, &str); Hook::COUNT] = [
     (Hook::FromOutside, "from_outside"),
     (Hook::Trace, "trace"),
     (Hook::ToOutside, "to_outside"),
+    (Hook::FromOverlay, "from_overlay"),
+    (Hook::ToOverlay, "to_overlay"),
 ];
 
 /// Name of the map that only userland knows: what ended connections had counted. See [`Counters`].
@@ -134,6 +136,14 @@ impl Datapath {
     /// The maps can't be read.
     pub fn endpoints(&self) -> Result<Endpoints, SysError> {
         Endpoints::new(|name| self.map(name))
+    }
+
+    /// The other nodes.
+    ///
+    /// # Errors
+    /// The maps can't be read.
+    pub fn nodes(&self) -> Result<Nodes, SysError> {
+        Nodes::new(|name| self.map(name))
     }
 
     /// The node's settings and watermarks.

@@ -5,6 +5,7 @@
 //! NetNs ──enter──▶ Netlink (a socket bound to that namespace for good)
 //!                    ├── link.rs       veth pairs, state, MTU, MAC, index look-ups
 //!                    ├── address.rs    addresses, routes, permanent neighbours
+//!                    ├── overlay.rs    the device between nodes
 //!                    ├── routing.rs    what is assigned, where the kernel would send, routes marked as ours
 //!                    └── pod.rs        a pod's interface out of these
 //! ```
@@ -14,6 +15,7 @@ mod link;
 mod mac;
 mod namespace;
 mod netlink;
+pub mod overlay;
 pub mod pod;
 mod routing;
 mod sysctl;

@@ -7,6 +7,7 @@ mod counters;
 mod endpoints;
 mod events;
 mod masquerade;
+mod nodes;
 mod services;
 mod settings;
 
@@ -16,6 +17,7 @@ pub use counters::{Counters, DropCount, Losses};
 pub use endpoints::{Endpoints, EndpointsFull};
 pub use events::Events;
 pub use masquerade::Excluded;
+pub use nodes::{Nodes, OtherNode};
 pub use services::{Services, ServicesError, Target, Targets};
 pub use settings::Settings;
 
