@@ -1,4 +1,4 @@
-//! Before Sluice is uninstalled: every node is cleaned up by the one thing that is on every node, the agents' DaemonSet, whose pods are told
+//! Before Sluice is uninstalled: every node is cleaned up by the one thing that is on every node, the agents' `DaemonSet`, whose pods are told
 //! to clean up and stay clean. How a node is cleaned up is the agent's.
 
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub struct Uninstall {
     /// The namespace that Sluice runs in
     #[arg(long, env = "SLUICE_NAMESPACE", default_value = "kube-system")]
     pub namespace: String,
-    /// The agents' DaemonSet
+    /// The agents' `DaemonSet`
     #[arg(long, default_value = "sluice-agent")]
     pub daemon_set: String,
     /// Where a cleaned-up node says so: the address of the agents' probes
@@ -33,7 +33,7 @@ pub struct Uninstall {
     pub health_address: String,
 }
 
-/// Has every node cleaned up. Repeating it is no error, nor is a DaemonSet that is gone.
+/// Has every node cleaned up. Repeating it is no error, nor is a `DaemonSet` that is gone.
 ///
 /// # Errors
 /// The API server refuses, or some node was not clean in time: the message says how many.
