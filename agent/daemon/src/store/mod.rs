@@ -2,7 +2,7 @@
 //! What it means may not enter.
 //!
 //! A commit is in the page cache when it returns: it outlives this process however that ends. It reaches the disk every few seconds
-//! ([`Database::flush`]), since what a power failure takes away, the pods' interfaces and the kernel's maps, is what it describes.
+//! (`Database::flush`), since what a power failure takes away, the pods' interfaces and the kernel's maps, is what it describes.
 
 mod endpoints;
 mod file;
