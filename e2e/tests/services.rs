@@ -1,7 +1,6 @@
 //! Services and masquerade with live traffic: real interfaces, whose checksums the kernel leaves to be made and whose segments it leaves to
 //! be cut. Needs root: `cargo xtask test` runs it, by setting `SLUICE_KERNEL_TESTS`.
 
-#[allow(dead_code)] // shared with the loader's tests
 mod loader_support;
 
 use std::collections::BTreeMap;
@@ -75,7 +74,7 @@ fn talk(
         let mut stream = inside(client, || TcpStream::connect_timeout(&address, PATIENCE))?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        let sent: Vec<u8> = (0..BYTES).map(|n| (n % 251) as u8).collect();
+        let sent: Vec<u8> = (0..=250).cycle().take(BYTES).collect();
         stream.write_all(&sent)?;
         let mut back = vec![0; BYTES];
         stream.read_exact(&mut back)?;

@@ -124,8 +124,13 @@ impl Frame {
                 // SAFETY: the helper takes numbers only.
                 action(unsafe { bpf_redirect(overlay, 0) })
             }
-            Outcome::Wrap if self.wrap(&context.tunnel) => TCX_NEXT,
-            Outcome::Wrap => TCX_DROP,
+            Outcome::Wrap => {
+                if self.wrap(&context.tunnel) {
+                    TCX_NEXT
+                } else {
+                    TCX_DROP
+                }
+            }
             Outcome::Accept => {
                 // SAFETY: the context is valid; a packet that stays of another type is not taken, which harms nobody.
                 unsafe { bpf_skb_change_type(self.0.cast(), PACKET_HOST) };

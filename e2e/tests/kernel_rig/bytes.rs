@@ -87,7 +87,7 @@ impl Translated {
             self.checksums.push(at + 10);
             if at != ETHERNET {
                 self.checks.push(Check {
-                    parts: vec![at..at + 20],
+                    parts: std::iter::once(at..at + 20).collect(),
                     optional: None,
                 });
             }

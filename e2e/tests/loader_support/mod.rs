@@ -1,4 +1,6 @@
 //! Two pods and a node between them, in namespaces of their own that go when the test ends, however it ends.
+// Each test binary uses a part of it.
+#![allow(dead_code)]
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -108,7 +108,7 @@ impl Cluster {
         let delta = index.commit();
         let mut nodes: Vec<Station> = (0..2).map(|number| station(test, number, &world)).collect();
         plug(&nodes);
-        for number in 0..2 {
+        for (number, station) in nodes.iter_mut().enumerate() {
             let others: Vec<OtherNode> = delta
                 .nodes
                 .iter()
@@ -119,7 +119,6 @@ impl Cluster {
                     pod_cidrs: world.nodes[name].pod_cidrs.clone(),
                 })
                 .collect();
-            let station = &mut nodes[number];
             station.agent.set_nodes(&others).unwrap();
             station.wrap(&others);
             station.agent.apply(&delta).unwrap();
