@@ -174,7 +174,7 @@ pub(crate) struct ServeArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct SysdumpArguments {
-    /// The archive to write; by default sluice-sysdump-<time>.tar.gz in this folder.
+    /// The archive to write; by default sluice-sysdump-TIME.tar.gz in this folder.
     #[arg(short, long = "output-file", value_name = "FILE")]
     pub(crate) output_file: Option<PathBuf>,
     /// Lines of each log, counted from its end.
