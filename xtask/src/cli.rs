@@ -94,6 +94,15 @@ pub(crate) enum Command {
         arguments: Vec<OsString>,
     },
 
+    /// Build the programs that images are made of, for release, into one folder
+    ///
+    /// They are operator, agent, the CNI plugin and `sluice`; the plugin is static, because it runs on nodes outside of any image. The folder is
+    /// `package` in the target folder.
+    #[command(
+        after_help = "Examples:\n  cargo xtask package\n  docker build --target agent --tag REGISTRY/sluice-agent:TAG ."
+    )]
+    Package,
+
     /// Build for release and run benchmarks against this machine's kernel; needs root
     #[command(
         after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench verdict\n  cargo xtask bench -- --help"

@@ -12,7 +12,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 
 {{/* An image's whole name: (dict "root" $ "name" "operator"). */}}
 {{- define "sluice.image" -}}
-{{ .root.Values.image.registry }}/sluice-{{ .name }}:{{ .root.Values.image.tag | default .root.Chart.AppVersion }}
+{{ required "image.registry must say where the images are: --set image.registry=REGISTRY" .root.Values.image.registry }}/sluice-{{ .name }}:{{ .root.Values.image.tag | default .root.Chart.AppVersion }}
 {{- end }}
 
 {{/* How a process finds the API server before services work. */}}

@@ -117,8 +117,8 @@ mod tests {
     #[test]
     fn the_image_of_this_program_is_beside_the_agents() {
         assert_eq!(
-            sibling("ghcr.io/x/sluice-agent:1.2").as_deref(),
-            Some("ghcr.io/x/sluice-cli:1.2")
+            sibling("registry.example.org/x/sluice-agent:1.2").as_deref(),
+            Some("registry.example.org/x/sluice-cli:1.2")
         );
         assert_eq!(
             sibling("localhost:5000/sluice-agent").as_deref(),

@@ -7,6 +7,7 @@ mod demo;
 mod ebpf;
 mod fuzz;
 mod lint;
+mod package;
 mod scripts;
 mod soak;
 mod test;
@@ -40,6 +41,7 @@ pub(crate) fn run(command: Command, workspace: &Workspace) -> Result<()> {
         Command::Crdgen { check } => crdgen::run(workspace, check),
         Command::Demo { arguments } => demo::run(workspace, &arguments),
         Command::Cluster { arguments } => cluster::run(workspace, &arguments),
+        Command::Package => package::build(workspace).map(drop),
         Command::Bench { arguments } => bench::run(workspace, &arguments),
     }
 }
