@@ -1,179 +1,48 @@
-//! Peer tables: for one set of rule sets in one direction, identity → cell, with a default per scope. Who uses a table and when it is
-//! compiled anew is the index's.
+//! One table compiled, whole or for some identities: which rules name a peer beyond its scope, and how its entry changes by them. What
+//! the rules' programs join to is the module `programs`'.
 
 use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use sluice_abi::{
-    Cookie, Scope,
+    Scope,
     policy::{PeerCell, PeerKey},
 };
-use sluice_world::Mode;
 
-use crate::{
-    delta::{RedirectSet, TableDelta},
-    gather::{Gathering, List},
-    identity::{Brief, IdentityBook, IdentityIndex},
-    pool::Pool,
-    program::{Lowering, Part, Program, Proxies, Rank, Shape},
-    properties::NamedPort,
-    registry::{Registry, SetId},
-    rule::{Direction, ProxyRule, Rule, Tier},
-    sets::{Installed, Sets},
+use super::{
+    Sources, Table, TableEntry, TableKey, retire,
+    room::{Joined, Room, at},
+    rules::{ByName, Rules, rule_program},
 };
-
-/// What tables are shared by: equal keys have equal content.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct TableKey {
-    pub(crate) direction: Direction,
-    /// In order of their places.
-    pub(crate) sets: Box<[SetId]>,
-    /// At ingress: the subject's container ports that the rules name.
-    pub(crate) ports: Box<[NamedPort]>,
-}
-
-/// A table.
-#[derive(Debug)]
-pub(crate) struct Table {
-    pub(crate) id: u32,
-    pub(crate) key: TableKey,
-    /// How many identities have it as subjects.
-    pub(crate) subjects: u32,
-    pub(crate) entries: Entries,
-    pub(crate) defaults: [PeerCell; Scope::COUNT],
-    /// No delta has told of it yet.
-    pub(crate) new: bool,
-}
-
-impl Table {
-    pub(crate) fn new(id: u32, key: TableKey) -> Self {
-        Self {
-            id,
-            key,
-            subjects: 0,
-            entries: Entries::default(),
-            defaults: [PeerCell::ABSENT; Scope::COUNT],
-            new: true,
-        }
-    }
-}
-
-/// One peer's entry.
-#[derive(Clone, Copy, Debug)]
-struct TableEntry {
-    index: IdentityIndex,
-    cell: PeerCell,
-}
-
-/// A table's entries, sorted by identity: there are millions, so they have no room for a hash map's empty slots, and a whole compile
-/// makes them in order.
-#[derive(Debug, Default)]
-pub(crate) struct Entries(Vec<TableEntry>);
-
-impl Entries {
-    pub(crate) fn cells(&self) -> impl Iterator<Item = PeerCell> {
-        self.0.iter().map(|entry| entry.cell)
-    }
-
-    pub(crate) const fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    pub(crate) fn remove(&mut self, index: IdentityIndex) -> Option<PeerCell> {
-        let place = self.place(index).ok()?;
-        Some(self.0.remove(place).cell)
-    }
-
-    fn get(&self, index: IdentityIndex) -> Option<PeerCell> {
-        Some(self.0[self.place(index).ok()?].cell)
-    }
-
-    fn put(&mut self, entry: TableEntry) {
-        match self.place(entry.index) {
-            Ok(place) => self.0[place] = entry,
-            Err(place) => self.0.insert(place, entry),
-        }
-    }
-
-    fn place(&self, index: IdentityIndex) -> Result<usize, usize> {
-        // The newest identity mostly has the greatest index.
-        if self.0.last().is_none_or(|last| last.index < index) {
-            return Err(self.0.len());
-        }
-        self.0.binary_search_by_key(&index, |entry| entry.index)
-    }
-}
-
-/// What tables are compiled from.
-pub(crate) struct Sources<'a> {
-    pub(crate) mode: Mode,
-    pub(crate) sets: &'a Sets,
-    pub(crate) registry: &'a Registry,
-    pub(crate) identities: &'a IdentityBook,
-    /// Identities that stand for nodes as their own pods see them.
-    pub(crate) hosts: &'a FxHashSet<IdentityIndex>,
-    /// Identities no address had before this commit.
-    pub(crate) made: &'a FxHashSet<IdentityIndex>,
-}
+use crate::{
+    delta::TableDelta,
+    gather::{Gathering, List},
+    identity::{Brief, IdentityIndex},
+    pool::Pool,
+    program::Program,
+    properties::NamedPort,
+    registry::SetId,
+    rule::{Direction, Rule},
+};
 
 /// Cells by the ranks of the rules that name a peer beyond its scope.
 type CellsByRanks = FxHashMap<Box<[u32]>, PeerCell>;
 
-/// The rules of one table, by rank: those of its rule sets one after another.
-#[derive(Debug, Default)]
-struct Rules<'a> {
-    /// Each with the rank of its first rule.
-    sets: Vec<(u32, &'a Installed)>,
-    length: u32,
-}
-
-impl<'a> Rules<'a> {
-    fn push(&mut self, installed: &'a Installed) {
-        self.sets.push((self.length, installed));
-        self.length += count(installed.set().rules.len());
-    }
-
-    fn get(&self, rank: u32) -> Option<(Tier, &'a Rule)> {
-        let behind = self.sets.partition_point(|(first, _)| *first <= rank);
-        let (first, installed) = self.sets.get(behind.checked_sub(1)?)?;
-        let set = installed.set();
-        let rule = set.rules.get((rank - first) as usize)?;
-        Some((set.place.tier, rule))
-    }
-
-    /// All of them, in order of rank.
-    fn iter(&self) -> impl Iterator<Item = &'a Rule> {
-        self.sets
-            .iter()
-            .flat_map(|(_, installed)| &installed.set().rules)
-    }
-
-    /// Those that cover the scope, with their ranks.
-    fn covering(&self, scope: Scope) -> impl Iterator<Item = u32> {
-        self.sets.iter().flat_map(move |(first, installed)| {
-            let rules = installed.covering();
-            rules
-                .filter(move |(_, rule)| rule.scopes.holds(scope))
-                .map(move |(position, _)| first + position)
-        })
-    }
-}
-
 /// The rules of one table in order of rank, while it is compiled.
 pub(crate) struct Compilation<'a> {
-    sources: &'a Sources<'a>,
-    direction: Direction,
-    ports: Box<[NamedPort]>,
-    rules: Rules<'a>,
+    pub(super) sources: &'a Sources<'a>,
+    pub(super) direction: Direction,
+    pub(super) ports: Box<[NamedPort]>,
+    pub(super) rules: Rules<'a>,
     base: FxHashMap<SetId, u32>,
-    default_deny: bool,
+    pub(super) default_deny: bool,
     /// Some rule set, of any tier, selects the subject.
     selected: bool,
     /// Which egress rules are by port name.
     by_name: ByName,
     /// Programs of rules whose port names are resolved by nobody or the subject, as far as asked for.
     alone: Vec<Option<Arc<Program>>>,
-    scopes: [Program; Scope::COUNT],
+    pub(super) scopes: [Program; Scope::COUNT],
     /// Cells of no rule and of each single rule, by scope and whether the peer is the local host; absent where not looked up yet.
     single: [[Vec<PeerCell>; 2]; Scope::COUNT],
     /// Cells of longer rank lists, by the same.
@@ -182,92 +51,8 @@ pub(crate) struct Compilation<'a> {
     named: FxHashMap<CellKey, PeerCell>,
 }
 
-/// Room to compile one table after another in, so that memory is not asked for each anew.
-#[derive(Debug, Default)]
-pub(crate) struct Room {
-    gathering: Gathering,
-    cells: CellsByList,
-    programs: ProgramsByList,
-    /// By list: whether some rule is by port name, as far as asked for.
-    named: Vec<Option<bool>>,
-}
-
-/// What holds for peers that the same rules name, by scope and whether the peer is the local host, then by list; absent where not
-/// looked up yet.
-#[derive(Debug, Default)]
-struct CellsByList([[Vec<CellUse>; 2]; Scope::COUNT]);
-
-#[derive(Clone, Copy, Debug)]
-struct CellUse {
-    cell: PeerCell,
-    /// Entries that have come to hold the cell.
-    uses: u32,
-}
-
-impl CellsByList {
-    fn at(&mut self, list: List, scope: Scope, local_host: bool) -> &mut CellUse {
-        let unknown = CellUse {
-            cell: PeerCell::ABSENT,
-            uses: 0,
-        };
-        at(
-            &mut self.0[scope as usize][usize::from(local_host)],
-            list.number(),
-            unknown,
-        )
-    }
-
-    /// Empties it; what was in it.
-    fn take(&mut self) -> impl Iterator<Item = CellUse> {
-        self.0
-            .iter_mut()
-            .flatten()
-            .flat_map(|cells| cells.drain(..))
-    }
-}
-
-/// The programs behind [`CellsByList`], by scope, then by list.
-type ProgramsByList = [Vec<Joined>; Scope::COUNT];
-
-/// What is known of the program of a list.
-#[derive(Clone, Debug)]
-enum Joined {
-    Unknown,
-    /// Its last rule adds nothing to what the list before says.
-    AsBefore,
-    Own(Arc<Program>),
-}
-
-/// The element of this index, where a list that is too short is filled up.
-fn at<T: Clone>(list: &mut Vec<T>, index: usize, filling: T) -> &mut T {
-    if list.len() <= index {
-        list.resize(index + 1, filling);
-    }
-    &mut list[index]
-}
-
 /// What tells cells of peers with container ports apart: list, scope, whether the peer is the local host, ports.
 type NamedKey<'a> = (usize, Scope, bool, &'a [NamedPort]);
-
-/// Which egress rules of a table are by port name, which the peer resolves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum ByName {
-    None,
-    /// Some, none of which covers a scope.
-    Some,
-    /// One that covers a scope, perhaps among others.
-    Covering,
-}
-
-impl ByName {
-    const fn of(rule: &Rule) -> Self {
-        match (rule.name_holders.is_empty(), rule.scopes.is_empty()) {
-            (true, _) => Self::None,
-            (false, true) => Self::Some,
-            (false, false) => Self::Covering,
-        }
-    }
-}
 
 #[derive(PartialEq, Eq, Hash)]
 struct CellKey {
@@ -753,133 +538,4 @@ impl<'a> Compilation<'a> {
         self.named.insert(key, cell);
         cell
     }
-
-    fn new_cell(
-        &self,
-        scope: Scope,
-        local_host: bool,
-        ports: &[NamedPort],
-        ranks: &[u32],
-        pool: &mut Pool,
-    ) -> PeerCell {
-        self.lowered(&self.program(scope, ports, ranks), local_host, pool)
-    }
-
-    fn lowered(&self, program: &Program, local_host: bool, pool: &mut Pool) -> PeerCell {
-        let lowering = Lowering {
-            mode: self.sources.mode,
-            default_deny: self.default_deny,
-            local_host,
-        };
-        let lowered = lowering.lower(program, self);
-        let pass_unmatched = !self.default_deny && self.sources.mode == Mode::Default;
-        let (shape, slots) = Shape::of(
-            &lowered,
-            |rank| {
-                self.rules
-                    .get(rank.0)
-                    .map_or(Cookie::NONE, |(_, rule)| rule.cookie)
-            },
-            |cell| {
-                let rules = cell.redirect.iter().filter_map(|&(rank, part)| {
-                    let cookie = self.rules.get(rank.0)?.1.cookie;
-                    Some((cookie, Arc::clone(self.proxy(rank, part)?)))
-                });
-                pool.redirect(RedirectSet {
-                    rules: rules.collect(),
-                    pass_unmatched,
-                })
-            },
-        );
-        pool.cell(shape, slots)
-    }
-
-    fn program(&self, scope: Scope, ports: &[NamedPort], ranks: &[u32]) -> Program {
-        let scope_wide = if ports.is_empty() {
-            self.scopes[scope as usize].clone()
-        } else {
-            self.scope_program(scope, ports)
-        };
-        if ranks.is_empty() {
-            return scope_wide;
-        }
-        let mut programs: Vec<Program> = ranks
-            .iter()
-            .map(|&rank| self.rule_program(rank, ports))
-            .collect();
-        programs.push(scope_wide);
-        Program::join_all(programs)
-    }
-
-    fn scope_program(&self, scope: Scope, ports: &[NamedPort]) -> Program {
-        Program::join_all(
-            self.rules
-                .covering(scope)
-                .map(|rank| self.rule_program(rank, ports))
-                .collect(),
-        )
-    }
-
-    fn rule_program(&self, rank: u32, ports: &[NamedPort]) -> Program {
-        rule_program(&self.rules, rank, self.direction, &self.ports, ports)
-    }
-
-    fn proxy(&self, rank: Rank, part: Part) -> Option<&'a Arc<ProxyRule>> {
-        let (_, rule) = self.rules.get(rank.0)?;
-        rule.traffic.get(usize::from(part))?.proxy.as_ref()
-    }
-}
-
-/// A rule's program. Port names are resolved by the subject at ingress and by the peer at egress.
-fn rule_program(
-    rules: &Rules<'_>,
-    rank: u32,
-    direction: Direction,
-    subject: &[NamedPort],
-    peer: &[NamedPort],
-) -> Program {
-    let Some((tier, rule)) = rules.get(rank) else {
-        return Program::default();
-    };
-    let ports = match direction {
-        Direction::Ingress => subject,
-        Direction::Egress => peer,
-    };
-    rule.program(tier, Rank(rank), ports)
-}
-
-impl Proxies for Compilation<'_> {
-    fn conflict(&self, entries: &[(Rank, Part)]) -> bool {
-        let rules: Vec<&ProxyRule> = entries
-            .iter()
-            .filter_map(|&(rank, part)| Some(&**self.proxy(rank, part)?))
-            .collect();
-        crate::proxy::conflict(&rules)
-    }
-}
-
-/// Takes out entries of identities that are no more. Their keys are deleted after all addresses have moved on.
-fn retire(
-    table: &mut Table,
-    pool: &mut Pool,
-    identities: &IdentityBook,
-    retired: &mut Vec<PeerKey>,
-) {
-    let id = table.id;
-    table.entries.0.retain(|entry| {
-        let brief = identities.brief(entry.index);
-        if !brief.alive {
-            pool.count(entry.cell, false);
-            retired.push(PeerKey {
-                table: id,
-                identity: brief.number,
-            });
-        }
-        brief.alive
-    });
-}
-
-fn count(length: usize) -> u32 {
-    // A table of four billion rules does not fit into memory.
-    u32::try_from(length).unwrap_or(u32::MAX)
 }
