@@ -76,6 +76,16 @@ impl Ground {
 
     /// Loads tables that let both pods talk, and attaches the programs.
     pub(crate) fn connect(&self, datapath: &mut Datapath, writer: &mut Writer<KernelStore>) {
+        self.describe(datapath, writer);
+        for pod in [POD_A, POD_B] {
+            datapath
+                .attach_endpoint(&self.node, self.interfaces[pod as usize])
+                .unwrap();
+        }
+    }
+
+    /// Writes everything there is to say of the pods into the maps.
+    pub(crate) fn describe(&self, datapath: &Datapath, writer: &mut Writer<KernelStore>) {
         writer.apply(&allow_all(&[1, 2, 3, 4])).unwrap();
         let settings = datapath.settings().unwrap();
         settings
@@ -103,9 +113,6 @@ impl Ground {
                 };
                 change.set.push((address.into(), info));
             }
-            datapath
-                .attach_endpoint(&self.node, self.interfaces[pod as usize])
-                .unwrap();
         }
         datapath.addresses().unwrap().apply(&change).unwrap();
     }

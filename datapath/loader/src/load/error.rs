@@ -36,7 +36,7 @@ pub enum LoadError {
     },
     /// A pinned map is not what this version wants.
     #[error(
-        "the pinned map {path} has {field} {found}, and {wanted} is wanted: use the sizes it was made with, or remove the instance"
+        "the pinned map {path} has {field} {found}, and {wanted} is wanted: something else was put there; remove the instance"
     )]
     Layout {
         /// Where it is pinned.

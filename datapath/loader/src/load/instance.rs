@@ -7,6 +7,7 @@ use std::str::FromStr;
 use sluice_abi::maps;
 use thiserror::Error;
 
+use super::Sizes;
 use crate::probe::BPFFS;
 
 /// One datapath among several on a machine: a node's, or a lab's.
@@ -78,12 +79,12 @@ impl Instance {
         self.directory().join("links")
     }
 
-    pub(super) fn layout(&self) -> PathBuf {
-        self.directory().join(layout_version())
+    pub(super) fn layout(&self, layout: &Layout) -> PathBuf {
+        self.directory().join(&layout.0)
     }
 
-    pub(super) fn map(&self, name: &str) -> PathBuf {
-        self.layout().join(name)
+    pub(super) fn map(&self, layout: &Layout, name: &str) -> PathBuf {
+        self.layout(layout).join(name)
     }
 
     pub(super) fn lock(&self) -> PathBuf {
@@ -94,23 +95,37 @@ impl Instance {
 /// Meaning of the values: raised by hand when it changes though no size does.
 const MEANING: u64 = 2;
 
-/// A number that changes with the layout of any map, as a directory name. FNV-1a over names, kinds and sizes; no capacities.
-pub(super) fn layout_version() -> String {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    let mut mix = |bytes: &[u8]| {
-        for byte in bytes {
-            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+/// A number that changes with the layout or the capacity of any map, as a directory name. FNV-1a over names, kinds and sizes.
+///
+/// Maps refer to each other by position (a connection to its endpoint's slot), so that those of other capacities are other maps
+/// altogether: they are made beside the old ones, filled, and taken in their place in one step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Layout(String);
+
+impl Layout {
+    pub(super) fn of(sizes: &Sizes) -> Self {
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        let mut mix = |bytes: &[u8]| {
+            for byte in bytes {
+                hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+            }
+        };
+        mix(&MEANING.to_le_bytes());
+        for spec in maps::ALL {
+            mix(spec.name.as_bytes());
+            mix(&[spec.kind as u8]);
+            mix(&(spec.key as u64).to_le_bytes());
+            mix(&(spec.value as u64).to_le_bytes());
+            mix(&spec.flags.to_le_bytes());
+            mix(&sizes.entries(spec).to_le_bytes());
         }
-    };
-    mix(&MEANING.to_le_bytes());
-    for spec in maps::ALL {
-        mix(spec.name.as_bytes());
-        mix(&[spec.kind as u8]);
-        mix(&(spec.key as u64).to_le_bytes());
-        mix(&(spec.value as u64).to_le_bytes());
-        mix(&spec.flags.to_le_bytes());
+        Self(format!("v{hash:016x}"))
     }
-    format!("v{hash:016x}")
+
+    /// Whether a directory of this name has the maps of another layout.
+    pub(super) fn is_other(&self, directory: &str) -> bool {
+        directory.starts_with('v') && directory != self.0
+    }
 }
 
 #[cfg(test)]
@@ -134,9 +149,15 @@ mod tests {
     }
 
     #[test]
-    fn the_layout_version_is_a_directory_name() {
-        let version = layout_version();
-        assert_eq!(version.len(), 17);
-        assert!(version.starts_with('v') && version[1..].chars().all(|c| c.is_ascii_hexdigit()));
+    fn a_layout_is_a_directory_name_and_changes_with_each_size() {
+        let small = Layout::of(&Sizes::small());
+        assert_eq!(small.0.len(), 17);
+        assert!(small.0.starts_with('v') && small.0[1..].chars().all(|c| c.is_ascii_hexdigit()));
+        assert!(!small.is_other(&small.0) && !small.is_other("links"));
+        let larger = Sizes {
+            rules: 4097,
+            ..Sizes::small()
+        };
+        assert!(small.is_other(&Layout::of(&larger).0));
     }
 }

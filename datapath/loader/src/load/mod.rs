@@ -4,7 +4,7 @@
 //! ```text
 //! /sys/fs/bpf/sluice/NAME/
 //!     links/12-from_endpoint …        not versioned: a new program replaces the old one of the same link in one step
-//!     v0123456789abcdef/ipcache …     versioned by layout: a new layout never meets old bytes
+//!     v0123456789abcdef/ipcache …     versioned by layout and sizes: a new layout never meets old bytes
 //! ```
 
 mod error;
@@ -26,6 +26,7 @@ use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader};
 use sluice_abi::{event::Hook, maps};
 
+use self::instance::Layout;
 use crate::state::{
     Addresses, Connections, Counters, Endpoints, Events, Excluded, Nodes, Services, Settings,
 };
@@ -53,6 +54,7 @@ pub struct Datapath {
     ebpf: Ebpf,
     carried: OwnedFd,
     instance: Option<Instance>,
+    layout: Layout,
     /// Links of an anonymous instance, which live as long as these descriptors; for a pinned one the pins keep them.
     links: BTreeMap<Attachment, OwnedFd>,
     /// Held as long as this process is the instance's one writer.
@@ -60,16 +62,20 @@ pub struct Datapath {
 }
 
 impl Datapath {
-    /// Loads the programs. With an instance its pinned maps are taken over where there are any; the links that an earlier process left
+    /// Loads the programs. With an instance its pinned maps of the same layout and sizes are taken over where there are any, and others are
+    /// made beside those; the links that an earlier process left
     /// keep running its programs until [`Datapath::take_over`]. Without one nothing is pinned.
     ///
     /// # Errors
-    /// The kernel or the rights do not suffice, another process has the instance, pinned maps have other sizes than wanted, or the
+    /// The kernel or the rights do not suffice, another process has the instance, a pinned map is not what its directory says, or the
     /// verifier refuses a program.
     pub fn open(instance: Option<&Instance>, sizes: &Sizes) -> Result<Self, LoadError> {
         probe::require()?;
         sizes.check()?;
-        let lock = instance.map(pins::prepare).transpose()?;
+        let layout = Layout::of(sizes);
+        let lock = instance
+            .map(|instance| pins::prepare(instance, &layout))
+            .transpose()?;
         let object = object::embedded()?;
         let entries: Vec<(&str, u32)> = maps::ALL
             .iter()
@@ -81,8 +87,9 @@ impl Datapath {
         }
         if let Some(instance) = instance {
             for spec in maps::ALL {
-                pins::check(instance, spec, sizes.entries(spec))?;
-                loader.map_pin_path(spec.name, instance.map(spec.name));
+                let path = instance.map(&layout, spec.name);
+                pins::check(path.clone(), spec, sizes.entries(spec))?;
+                loader.map_pin_path(spec.name, path);
             }
         }
         let mut ebpf = loader
@@ -96,11 +103,13 @@ impl Datapath {
                     source: Box::new(source),
                 })?;
         }
-        let carried = pins::carried(instance, sizes)?;
+        let carried = instance.map(|instance| instance.map(&layout, CARRIED));
+        let carried = pins::carried(carried.as_deref(), sizes)?;
         Ok(Self {
             ebpf,
             carried,
             instance: instance.cloned(),
+            layout,
             links: BTreeMap::new(),
             _lock: lock,
         })
@@ -296,9 +305,9 @@ impl Datapath {
     /// # Errors
     /// Something can't be removed.
     pub fn remove_old_layouts(&self) -> Result<(), LoadError> {
-        self.instance
-            .as_ref()
-            .map_or(Ok(()), pins::remove_old_layouts)
+        self.instance.as_ref().map_or(Ok(()), |instance| {
+            pins::remove_old_layouts(instance, &self.layout)
+        })
     }
 
     /// Removes everything, links first.

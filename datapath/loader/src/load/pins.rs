@@ -3,23 +3,23 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aya::maps::{Map, MapData};
 use sluice_abi::Cookie;
 use sluice_abi::event::Counter;
 use sluice_abi::maps::{Kind, Spec};
 
-use super::instance::layout_version;
+use super::instance::Layout;
 use super::{CARRIED, Instance, LoadError, Sizes};
 use crate::probe::mount_bpffs;
 use crate::sys;
 
 /// Locks the instance for this process and makes its directories, mounting the bpf file system where there is none.
-pub(super) fn prepare(instance: &Instance) -> Result<File, LoadError> {
+pub(super) fn prepare(instance: &Instance, layout: &Layout) -> Result<File, LoadError> {
     let lock = lock(instance)?;
     mount_bpffs()?;
-    for directory in [instance.layout(), instance.links()] {
+    for directory in [instance.layout(layout), instance.links()] {
         fs::create_dir_all(&directory).map_err(|e| LoadError::path(&directory, e))?;
     }
     Ok(lock)
@@ -43,8 +43,7 @@ pub(super) fn lock(instance: &Instance) -> Result<File, LoadError> {
 }
 
 /// Refuses a pinned map that is not as wanted: the programs would read other bytes than were meant.
-pub(super) fn check(instance: &Instance, spec: &Spec, entries: u32) -> Result<(), LoadError> {
-    let path = instance.map(spec.name);
+pub(super) fn check(path: PathBuf, spec: &Spec, entries: u32) -> Result<(), LoadError> {
     let Some(fd) = sys::open_pinned(&path)? else {
         return Ok(());
     };
@@ -72,15 +71,14 @@ pub(super) fn check(instance: &Instance, spec: &Spec, entries: u32) -> Result<()
 }
 
 /// Opens or makes the map of what ended connections had counted.
-pub(super) fn carried(instance: Option<&Instance>, sizes: &Sizes) -> Result<OwnedFd, LoadError> {
-    let path = instance.map(|instance| instance.map(CARRIED));
-    if let Some(path) = &path
+pub(super) fn carried(path: Option<&Path>, sizes: &Sizes) -> Result<OwnedFd, LoadError> {
+    if let Some(path) = path
         && let Some(fd) = sys::open_pinned(path)?
     {
         return Ok(fd);
     }
     let fd = sys::create_hash::<Cookie, Counter>(CARRIED, sizes.rules)?;
-    if let Some(path) = &path {
+    if let Some(path) = path {
         sys::pin(fd.as_fd(), path)?;
     }
     Ok(fd)
@@ -104,16 +102,12 @@ pub(super) fn remove(instance: &Instance) -> Result<(), LoadError> {
 }
 
 /// Removes the maps of other layouts.
-pub(super) fn remove_old_layouts(instance: &Instance) -> Result<(), LoadError> {
+pub(super) fn remove_old_layouts(instance: &Instance, current: &Layout) -> Result<(), LoadError> {
     let directory = instance.directory();
-    let current = layout_version();
     for entry in fs::read_dir(&directory).map_err(|e| LoadError::path(&directory, e))? {
         let entry = entry.map_err(|e| LoadError::path(&directory, e))?;
         let name = entry.file_name();
-        if name
-            .to_str()
-            .is_some_and(|name| name.starts_with('v') && name != current)
-        {
+        if name.to_str().is_some_and(|name| current.is_other(name)) {
             fs::remove_dir_all(entry.path()).map_err(|e| LoadError::path(entry.path(), e))?;
         }
     }
