@@ -11,6 +11,7 @@ use kube::{
 };
 use serde::Serialize;
 use serde_json::Value;
+use sluice_crds::parsed::PolicyKind;
 use tokio::time::{Instant, sleep};
 
 use crate::{Error, error::code, objects::list_all};
@@ -43,22 +44,26 @@ impl Kind {
         Self::BaselineAdminNetworkPolicy,
     ];
 
+    const fn parsed(self) -> PolicyKind {
+        match self {
+            Self::SluiceNetworkPolicy => PolicyKind::SluiceNetworkPolicy,
+            Self::SluiceClusterwideNetworkPolicy => PolicyKind::SluiceClusterwideNetworkPolicy,
+            Self::ClusterNetworkPolicy => PolicyKind::ClusterNetworkPolicy,
+            Self::AdminNetworkPolicy => PolicyKind::AdminNetworkPolicy,
+            Self::BaselineAdminNetworkPolicy => PolicyKind::BaselineAdminNetworkPolicy,
+        }
+    }
+
     /// As manifests spell it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::SluiceNetworkPolicy => "SluiceNetworkPolicy",
-            Self::SluiceClusterwideNetworkPolicy => "SluiceClusterwideNetworkPolicy",
-            Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
-            Self::AdminNetworkPolicy => "AdminNetworkPolicy",
-            Self::BaselineAdminNetworkPolicy => "BaselineAdminNetworkPolicy",
-        }
+        self.parsed().as_str()
     }
 
     /// Whether its policies are in namespaces.
     #[must_use]
     pub const fn is_namespaced(self) -> bool {
-        matches!(self, Self::SluiceNetworkPolicy)
+        self.parsed().is_namespaced()
     }
 
     fn resource(self) -> ApiResource {

@@ -121,19 +121,22 @@ impl Place {
             .collect())
     }
 
+    /// Two nodes, and every role with an address of either family that ends with its number.
     #[cfg(test)]
-    pub(super) fn at(
-        namespace: &str,
-        nodes: [&str; 2],
-        address: impl Fn(Role, bool) -> IpAddr,
-    ) -> Self {
+    pub(super) fn numbered() -> Self {
+        let addresses = Role::ALL.map(|role| {
+            let last = role as u8 + 1;
+            let own = [
+                IpAddr::from([10, 0, 0, last]),
+                IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, last.into()]),
+            ];
+            (role, own.to_vec())
+        });
         Self {
-            namespace: namespace.to_owned(),
+            namespace: "t".to_owned(),
             host_port: 34_080,
-            nodes: nodes.map(str::to_owned).to_vec(),
-            addresses: Role::ALL
-                .map(|role| (role, vec![address(role, true), address(role, false)]))
-                .into(),
+            nodes: vec!["a".to_owned(), "b".to_owned()],
+            addresses: addresses.into(),
             service: Vec::new(),
             has_dns: true,
         }

@@ -408,17 +408,6 @@ async fn change(client: &Client, policy: &Value, make: bool) -> Result<(), Error
 mod tests {
     use super::*;
 
-    fn place() -> Place {
-        Place::at("t", ["a", "b"], |role, four| {
-            let last = role as u8 + 1;
-            if four {
-                IpAddr::from([10, 0, 0, last])
-            } else {
-                IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, last.into()])
-            }
-        })
-    }
-
     fn one(answered: bool) -> (Try, Attempt) {
         let check = Check {
             from: Role::Client,
@@ -433,7 +422,7 @@ mod tests {
             checks: vec![check],
             probed: false,
         };
-        let mut tries = tries(&place(), &scenario);
+        let mut tries = tries(&Place::numbered(), &scenario);
         assert_eq!(tries.len(), 2, "one of each family");
         let one = tries.remove(0);
         let attempt = one.attempt.clone().unwrap();
@@ -485,7 +474,7 @@ mod tests {
 
     #[test]
     fn a_name_must_lead_to_the_service() {
-        let mut place = place();
+        let mut place = Place::numbered();
         place.service = vec![IpAddr::from([10, 96, 0, 1])];
         let check = Check {
             from: Role::Client,

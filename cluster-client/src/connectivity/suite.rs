@@ -225,22 +225,35 @@ fn deny_all(place: &Place) -> Scenario {
 
 /// The client reaches the servers; its namesake in another namespace doesn't.
 fn by_label(place: &Place) -> Scenario {
-    let ingress = json!([{"from": [{"podSelector": {"matchLabels": {"app": "client"}}}]}]);
+    let peer = json!({"podSelector": {"matchLabels": {"app": "client"}}});
+    let refused = [Role::Guest, Role::Stranger];
+    by_peer(
+        "ingress allowed by label",
+        place,
+        &peer,
+        Role::Client,
+        refused,
+    )
+}
+
+/// One peer of the servers is let in, on all ports.
+fn by_peer(
+    name: &'static str,
+    place: &Place,
+    peer: &Value,
+    allowed: Role,
+    refused: [Role; 2],
+) -> Scenario {
+    let ingress = json!([{"from": [peer]}]);
     Scenario {
-        name: "ingress allowed by label",
+        name,
         policies: vec![network_policy(
             place,
             json!({"policyTypes": ["Ingress"], "ingress": ingress}),
         )],
         checks: [
-            checks(&[Role::Client], &SERVERS_AND_SERVICE, &BOTH, PORT, true),
-            checks(
-                &[Role::Guest, Role::Stranger],
-                &SERVERS_AND_SERVICE,
-                &BOTH,
-                PORT,
-                false,
-            ),
+            checks(&[allowed], &SERVERS_AND_SERVICE, &BOTH, PORT, true),
+            checks(&refused, &SERVERS_AND_SERVICE, &BOTH, PORT, false),
         ]
         .concat(),
         probed: true,
@@ -323,26 +336,15 @@ fn by_block(place: &Place) -> Scenario {
 /// A namespace is let in, its namesakes by label at home are not.
 fn by_namespace(place: &Place) -> Scenario {
     let other = json!({"matchLabels": {"kubernetes.io/metadata.name": place.other_namespace()}});
-    let ingress = json!([{"from": [{"namespaceSelector": other}]}]);
-    Scenario {
-        name: "ingress allowed by namespace",
-        policies: vec![network_policy(
-            place,
-            json!({"policyTypes": ["Ingress"], "ingress": ingress}),
-        )],
-        checks: [
-            checks(&[Role::Stranger], &SERVERS_AND_SERVICE, &BOTH, PORT, true),
-            checks(
-                &[Role::Client, Role::Guest],
-                &SERVERS_AND_SERVICE,
-                &BOTH,
-                PORT,
-                false,
-            ),
-        ]
-        .concat(),
-        probed: true,
-    }
+    let peer = json!({ "namespaceSelector": other });
+    let refused = [Role::Client, Role::Guest];
+    by_peer(
+        "ingress allowed by namespace",
+        place,
+        &peer,
+        Role::Stranger,
+        refused,
+    )
 }
 
 /// Sluice's own kind: what is denied stays so whatever is allowed beside it.
@@ -397,20 +399,9 @@ mod tests {
 
     use super::*;
 
-    fn place() -> Place {
-        Place::at("t", ["a", "b"], |role, four| {
-            let last = role as u8 + 1;
-            if four {
-                IpAddr::from([10, 0, 0, last])
-            } else {
-                IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, last.into()])
-            }
-        })
-    }
-
     #[test]
     fn every_policy_is_valid() {
-        for scenario in scenarios(&place()) {
+        for scenario in scenarios(&Place::numbered()) {
             for policy in &scenario.policies {
                 let (objects, problems) = sluice_crds::manifest::read("", &policy.to_string());
                 assert_eq!(objects.len(), 1, "{}", scenario.name);
@@ -421,7 +412,7 @@ mod tests {
 
     #[test]
     fn no_scenario_with_a_policy_is_without_a_permit_and_a_denial() {
-        for scenario in scenarios(&place())
+        for scenario in scenarios(&Place::numbered())
             .iter()
             .filter(|scenario| !scenario.policies.is_empty())
         {
@@ -440,7 +431,7 @@ mod tests {
 
     #[test]
     fn nothing_is_tried_twice_in_a_scenario() {
-        for scenario in scenarios(&place()) {
+        for scenario in scenarios(&Place::numbered()) {
             let tries: BTreeSet<String> = scenario
                 .checks
                 .iter()
@@ -457,7 +448,7 @@ mod tests {
 
     #[test]
     fn blocks_are_of_both_families() {
-        let policy = by_block(&place()).policies.remove(0).to_string();
+        let policy = by_block(&Place::numbered()).policies.remove(0).to_string();
         assert!(
             policy.contains("10.0.0.4/32") && policy.contains("fd00::4/128"),
             "{policy}"
@@ -514,7 +505,7 @@ mod tests {
     /// What is written down by hand here is what the reference evaluator says; hosts and services, which it knows otherwise, aside.
     #[test]
     fn the_reference_evaluator_agrees_with_every_expectation() {
-        let place = place();
+        let place = Place::numbered();
         for scenario in scenarios(&place) {
             let (objects, problems) =
                 sluice_crds::manifest::read("", &manifests(&place, &scenario));

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fs, time::Instant};
 
 use sluice_crds::manifest::{Object, ObjectRef};
-use sluice_policy::{Delta, ItemRef, Warning};
+use sluice_policy::{Delta, ItemRef, Prepared, Warning};
 use sluice_world::{PodRef, Policy, World, WorldItem};
 
 use super::{Supervisor, holders, identities_path, record_pods};
@@ -194,16 +194,20 @@ impl Supervisor {
             self.index.delete(name);
         }
         for item in difference.apply {
-            if let WorldItem::Policy(policy) = &item
-                && let Policy::Rules(policy) = &**policy
-            {
+            let WorldItem::Policy(policy) = item else {
+                self.index.apply(item);
+                continue;
+            };
+            if let Policy::Rules(policy) = &*policy {
                 self.agent.name_log_texts(policy);
             }
-            self.index.apply(item);
+            // Digested, so that its next version costs what its difference is.
+            self.index.apply_prepared(Prepared::new(policy));
         }
         let delta: Delta = self.index.commit();
         self.note_equal_priorities(&delta);
         self.agent.apply(&delta)?;
+        self.index.tidy();
         if !delta.identities.is_empty() || !delta.dropped_identities.is_empty() {
             self.keep_identities()?;
         }

@@ -19,7 +19,7 @@ use super::{
     ipam::Pools,
     nodes::Nodes,
     pods::{Interface, Pods},
-    policies::Policies,
+    policies::{Item, Policies},
     services::{ItemChange, Services},
     write::{Notice, Write},
 };
@@ -263,6 +263,10 @@ impl Cluster {
             self.unwritten.insert(id);
         }
         self.policies.published(revision, now);
+        // What the commit replaced is let go now that nobody waits for it.
+        if let Some(index) = &mut self.index {
+            index.tidy();
+        }
     }
 
     /// Statuses and stored endpoints that are out of date, at most about `budget` of them, and what users must be told.
@@ -435,8 +439,9 @@ impl Cluster {
     fn stage_policies(&mut self, index: &mut Index) {
         for key in std::mem::take(&mut self.policies.dirty) {
             match self.policies.item(&key) {
-                Ok(item) => index.apply(item),
-                Err(id) => index.delete(id),
+                Item::Policy(policy) => index.apply_prepared(policy),
+                Item::Group(group) => index.apply(WorldItem::CidrGroup(group)),
+                Item::Gone(id) => index.delete(id),
             }
         }
     }
