@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 use rustc_hash::{FxHashMap, FxHashSet};
-use sluice_abi::ipcache::{Address, PrefixKey};
+use sluice_abi::ipcache::PrefixKey;
 
 use crate::{properties::Family, selector::AtomId};
 
@@ -57,14 +57,7 @@ impl Prefix {
     /// The key of the kernel's prefix trie.
     #[must_use]
     pub fn key(self) -> PrefixKey {
-        let before = match self.family {
-            Family::V4 => Address::V4_BITS,
-            Family::V6 => 0,
-        };
-        PrefixKey {
-            prefix_bits: before + u32::from(self.length),
-            address: self.address().into(),
-        }
+        PrefixKey::block(self.address(), self.length)
     }
 
     /// Everything this prefix contains, itself included, as a range of the order.

@@ -4,7 +4,7 @@
 //! force; the runtime's requests are served; the operator is looked for; when it has spoken, the list of plugins is written.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
     thread,
@@ -98,10 +98,7 @@ fn prepare(options: &RunOptions) -> Result<()> {
 
 fn default_devices() -> Result<Vec<String>> {
     let mut netlink = Netlink::open()?;
-    let mut indexes = Vec::new();
-    for like in [IpAddr::from([0; 4]), IpAddr::from([0; 16])] {
-        indexes.extend(netlink.default_interface(like)?);
-    }
+    let indexes = netlink.default_interfaces()?;
     let links = netlink.links()?.into_iter();
     Ok(links
         .filter(|link| indexes.contains(&link.index))

@@ -84,6 +84,21 @@ pub struct PrefixKey {
     pub address: Address,
 }
 
+impl PrefixKey {
+    /// The key of a block of addresses: the first of them, of which `length` bits count in its own family.
+    #[must_use]
+    pub fn block(network: core::net::IpAddr, length: u8) -> Self {
+        let before = match network {
+            core::net::IpAddr::V4(_) => Address::V4_BITS,
+            core::net::IpAddr::V6(_) => 0,
+        };
+        Self {
+            prefix_bits: before + u32::from(length),
+            address: network.into(),
+        }
+    }
+}
+
 /// What is known of an address or prefix.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

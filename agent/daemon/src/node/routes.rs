@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
-use sluice_abi::ipcache::{Address, PrefixKey};
+use sluice_abi::ipcache::PrefixKey;
 use sluice_agent::{Masquerade, Node};
 use sluice_datapath::net::{Hop, Link, MarkedRoute, NetError, Netlink};
 use sluice_stream::{NodeInfo, Overlay};
@@ -59,9 +59,7 @@ impl DirectRoutes {
                     .filter(|(_, net)| holds(net))
                     .map(|(index, _)| *index),
             );
-            for like in [IpAddr::from([0; 4]), IpAddr::from([0; 16])] {
-                wanted.extend(netlink.default_interface(like)?);
-            }
+            wanted.extend(netlink.default_interfaces()?);
         }
         let named = |link: &Link| self.options.devices.contains(&link.name);
         let links = netlink.links()?.into_iter();
@@ -252,19 +250,8 @@ fn outward_addresses(cluster: &Cluster<'_>) -> Masquerade {
         ports: Masquerade::PORTS,
         excluded: inside
             .chain(configured.into_iter().flatten().copied())
-            .map(block)
+            .map(|net| PrefixKey::block(net.network(), net.prefix_len()))
             .collect(),
-    }
-}
-
-fn block(net: IpNet) -> PrefixKey {
-    let mapped = match net {
-        IpNet::V4(_) => Address::V4_BITS,
-        IpNet::V6(_) => 0,
-    };
-    PrefixKey {
-        prefix_bits: mapped + u32::from(net.prefix_len()),
-        address: net.network().into(),
     }
 }
 

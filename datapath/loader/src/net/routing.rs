@@ -1,6 +1,7 @@
 //! What the namespace has and where it would send: assigned addresses, the next hop to an address, and routes that carry our mark, so
 //! that those which an earlier process left are recognised. Which routes there should be may not enter.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -146,6 +147,18 @@ impl Netlink {
             }
             _ => None,
         }))
+    }
+
+    /// The interfaces of the default routes of both families.
+    ///
+    /// # Errors
+    /// The kernel refuses to tell.
+    pub fn default_interfaces(&mut self) -> Result<BTreeSet<u32>, NetError> {
+        let mut found = BTreeSet::new();
+        for like in [IpAddr::from([0; 4]), IpAddr::from([0; 16])] {
+            found.extend(self.default_interface(like)?);
+        }
+        Ok(found)
     }
 
     /// Addresses assigned to interfaces, with their prefixes, by interface index.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
 use ipnet::IpNet;
-use sluice_abi::ipcache::{Address, PrefixKey};
+use sluice_abi::ipcache::PrefixKey;
 use sluice_abi::maps;
 use sluice_abi::overlay::NodeRecord;
 
@@ -86,7 +86,9 @@ fn wanted(nodes: &[OtherNode]) -> (HashMap<u32, NodeRecord>, HashMap<PrefixKey, 
     });
     let blocks = nodes.iter().flat_map(|node| {
         let number = node.number;
-        node.pod_cidrs.iter().map(move |net| (block(net), number))
+        let block = |net: &IpNet| PrefixKey::block(net.network(), net.prefix_len());
+        let blocks = node.pod_cidrs.iter();
+        blocks.map(move |net| (block(net), number))
     });
     (records.collect(), blocks.collect())
 }
@@ -103,19 +105,10 @@ fn stale<K: Copy + Eq + std::hash::Hash, V: PartialEq>(
         .collect()
 }
 
-fn block(net: &IpNet) -> PrefixKey {
-    let mapped = match net {
-        IpNet::V4(_) => Address::V4_BITS,
-        IpNet::V6(_) => 0,
-    };
-    PrefixKey {
-        prefix_bits: mapped + u32::from(net.prefix_len()),
-        address: net.network().into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use sluice_abi::ipcache::Address;
+
     use super::*;
 
     #[test]
