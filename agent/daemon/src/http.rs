@@ -63,6 +63,22 @@ pub async fn serve_health(address: SocketAddr, asked: Asked) -> io::Result<()> {
         .route("/readyz", get(readiness))
         .route("/metrics", get(metrics))
         .with_state(asked);
+    serve(address, router).await
+}
+
+/// Serves `/healthz` and `/readyz` where there is no agent any more: all is well, for as long as the process lives.
+///
+/// # Errors
+/// The address can't be listened at.
+pub async fn serve_clean(address: SocketAddr) -> io::Result<()> {
+    let clean = || async { "clean\n" };
+    let router = Router::new()
+        .route("/healthz", get(clean))
+        .route("/readyz", get(clean));
+    serve(address, router).await
+}
+
+async fn serve(address: SocketAddr, router: Router) -> io::Result<()> {
     let listener = TcpListener::bind(address).await?;
     tokio::spawn(async move { axum::serve(listener, router).await });
     Ok(())

@@ -68,7 +68,7 @@ pub fn run(options: &RunOptions) -> Result<()> {
     let stop = Arc::clone(&agent.asked.stop);
     let ended = runtime.block_on(wait_for_end(&stop));
     info!("ending: what is in force stays in force");
-    agent.end(options);
+    agent.end();
     ended
 }
 
@@ -113,14 +113,9 @@ fn default_devices() -> Result<Vec<String>> {
 pub fn stay_clean(address: SocketAddr) -> Result<()> {
     let runtime = Runtime::new().context("starting the runtime")?;
     runtime.block_on(async {
-        let listener = tokio::net::TcpListener::bind(address)
+        http::serve_clean(address)
             .await
             .with_context(|| format!("listening on {address}"))?;
-        let ok = || async { "clean\n" };
-        let routes = axum::Router::new()
-            .route("/healthz", axum::routing::get(ok))
-            .route("/readyz", axum::routing::get(ok));
-        tokio::spawn(async move { axum::serve(listener, routes).await });
         wait_for_end(&Notify::new()).await
     })
 }
@@ -267,7 +262,7 @@ impl Agent {
         Ok(())
     }
 
-    fn end(self, options: &RunOptions) {
+    fn end(self) {
         if let Err(error) = self.engine.stop() {
             error!(error, "ending the engine");
         }
@@ -275,7 +270,6 @@ impl Agent {
             error!(%error, "what was written down does not reach the disk");
         }
         // The sockets' names stay for the next process to replace: until then the plugin learns at once that nobody listens.
-        let _ = options;
     }
 }
 
