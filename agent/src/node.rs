@@ -6,10 +6,11 @@
 //! settle ─▶ retired entries, dropped tables, programs ─▶ grace period ─▶ ids free
 //! ```
 
+mod beyond;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    ops::RangeInclusive,
+    net::IpAddr,
     sync::{Arc, RwLock},
 };
 
@@ -22,10 +23,7 @@ use sluice_abi::{
 use sluice_datapath::{
     load::{self, Attachment, Datapath, Instance, LoadError, Sizes},
     net::{Mac, NetNs},
-    state::{
-        AddressChange, Addresses, Endpoints, Excluded, Nodes, OtherNode, Services, Settings,
-        Targets,
-    },
+    state::{AddressChange, Addresses, Endpoints, Excluded, Nodes, Services, Settings, Targets},
     writer::{Change, KernelStore, MapStore, Usage, Writer},
 };
 use sluice_policy::{Delta, delta};
@@ -38,6 +36,8 @@ use crate::{
     outgoing::Outgoing,
     tables::{Staged, Tables},
 };
+
+pub use beyond::{Masquerade, OverlayDevice};
 
 /// The low bits of an identity's number: its place in its range.
 const LOCAL_BITS: u32 = 0x00ff_ffff;
@@ -53,15 +53,6 @@ pub struct Interface {
     pub host_mac: Mac,
     /// The pod's addresses, at most one of each family.
     pub addresses: Vec<IpAddr>,
-}
-
-/// The device that wraps packets for other nodes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OverlayDevice {
-    /// Its index, in the node's network namespace.
-    pub index: u32,
-    /// The UDP port that nodes receive wrapped packets at.
-    pub port: u16,
 }
 
 /// A node.
@@ -258,57 +249,6 @@ impl Node {
         services: &BTreeMap<Frontend, Targets>,
     ) -> Result<usize, AgentError> {
         Ok(self.services.sync(services)?)
-    }
-
-    /// Says how pods' connections leave the cluster. Those that have begun stay as they are, but for the node's address: its new one ends
-    /// them. With pods' connections to leave with the node's address, the programs for outside must be at every device that faces outward.
-    ///
-    /// # Errors
-    /// A map is full, or the kernel refuses: nothing is masqueraded that was not before.
-    pub fn masquerade(&mut self, wanted: &Masquerade) -> Result<(), AgentError> {
-        self.excluded.sync(&wanted.excluded)?;
-        let zero = Address([0; 16]);
-        self.config.masquerade_ipv4 = wanted.ipv4.map_or(zero, |ip| IpAddr::V4(ip).into());
-        self.config.masquerade_ipv6 = wanted.ipv6.map_or(zero, |ip| IpAddr::V6(ip).into());
-        (self.config.masquerade_first, self.config.masquerade_last) =
-            (*wanted.ports.start(), *wanted.ports.end());
-        self.put_settings()
-    }
-
-    /// Sends what is for pods of other nodes through this device, or, with none, by the node's routes.
-    ///
-    /// # Errors
-    /// There is no such device, or the kernel refuses.
-    pub fn set_overlay(
-        &mut self,
-        overlay: Option<OverlayDevice>,
-        namespace: &NetNs,
-    ) -> Result<(), AgentError> {
-        if let Some(device) = overlay {
-            self.datapath.attach_overlay(namespace, device.index)?;
-            self.config.flags |= Config::OVERLAY;
-            self.config.overlay_ifindex = device.index;
-            self.config.overlay_port = u32::from(device.port);
-        } else {
-            self.config.flags &= !Config::OVERLAY;
-        }
-        self.put_settings()
-    }
-
-    /// Writes the settings, but not before the node is numbered: they are none till then.
-    fn put_settings(&mut self) -> Result<(), AgentError> {
-        if self.config.node != 0 {
-            self.settings.put(&self.config)?;
-        }
-        Ok(())
-    }
-
-    /// Knows these other nodes, and no others.
-    ///
-    /// # Errors
-    /// There is no room for them, or the kernel refuses.
-    pub fn set_nodes(&mut self, nodes: &[OtherNode]) -> Result<(), AgentError> {
-        Ok(self.others.sync(nodes)?)
     }
 
     /// Ends a pod's endpoint. What still comes from its interface drops.
@@ -586,24 +526,6 @@ impl Node {
                 .unwrap_or_else(std::sync::PoisonError::into_inner),
         );
     }
-}
-
-/// How pods' connections leave the cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Masquerade {
-    /// The node's IPv4 address that they leave with; `None` lets IPv4 leave with the pods' own.
-    pub ipv4: Option<Ipv4Addr>,
-    /// The IPv6 address likewise.
-    pub ipv6: Option<Ipv6Addr>,
-    /// The ports that they are given; none of them should be one that the node itself uses (`ip_local_port_range`).
-    pub ports: RangeInclusive<u16>,
-    /// Blocks that see the pods' own addresses: the cluster's and what else is excluded. Host bits are zero.
-    pub excluded: BTreeSet<PrefixKey>,
-}
-
-impl Masquerade {
-    /// Behind the ports that Linux gives out by default.
-    pub const PORTS: RangeInclusive<u16> = 61_000..=65_535;
 }
 
 /// The names of the instances that have anything in the kernel, also where their process was killed.

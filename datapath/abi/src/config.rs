@@ -34,6 +34,10 @@ pub struct Config {
     pub overlay_ifindex: u32,
     /// UDP port that nodes receive wrapped packets at.
     pub overlay_port: u32,
+    /// The IPv4 address, mapped, that packets wrapped for other nodes come from; zeros for whichever the kernel chooses.
+    pub overlay_ipv4: Address,
+    /// The IPv6 address likewise.
+    pub overlay_ipv6: Address,
 }
 
 impl Config {
@@ -57,6 +61,17 @@ impl Config {
         }
     }
 
+    /// The address that wrapped packets of a family come from; zeros for whichever the kernel chooses.
+    #[must_use]
+    #[inline(always)]
+    pub const fn underlay(&self, ipv4: bool) -> &Address {
+        if ipv4 {
+            &self.overlay_ipv4
+        } else {
+            &self.overlay_ipv6
+        }
+    }
+
     /// The default of [`Config::conntrack_quota`].
     pub const DEFAULT_QUOTA: u32 = 4096;
     /// The default of [`Config::drop_event_interval`]: ten a second.
@@ -75,4 +90,4 @@ pub mod epoch {
 
 crate::map_data!(Config);
 
-const _: () = assert!(size_of::<Config>() == 104);
+const _: () = assert!(size_of::<Config>() == 136);

@@ -35,6 +35,8 @@ const _: () = assert!(size_of::<NodeRecord>() == 20);
 pub struct Tunnel {
     /// The other node's address: where it goes to, or came from.
     pub remote: Address,
+    /// Where a packet to be wrapped says that it comes from, by which the other node believes it.
+    pub local: Address,
     /// Network identifier.
     pub vni: u32,
 }
@@ -142,10 +144,11 @@ pub(crate) fn wrap<D: Datapath>(
     node: u32,
     identity: Identity,
 ) -> Result<(), Reason> {
-    let Some(record) = datapath.node(node) else {
+    let (Some(record), Some(config)) = (datapath.node(node), datapath.config()) else {
         return Err(Reason::NoRoute);
     };
     context.tunnel.remote = record.underlay;
+    context.tunnel.local = *config.underlay(record.underlay.is_v4());
     context.tunnel.vni = vni(identity);
     Ok(())
 }

@@ -177,10 +177,12 @@ impl Frame {
         key.tunnel_ttl = TUNNEL_TTL;
         let flags = if tunnel.remote.is_v4() {
             key.__bindgen_anon_1.remote_ipv4 = u32::from_be(tunnel.remote.words()[3]);
+            key.__bindgen_anon_3.local_ipv4 = u32::from_be(tunnel.local.words()[3]);
             // The inner packet has its own checksums, and IPv4 lets the outer one be without (RFC 7348, section 5).
             BPF_F_ZERO_CSUM_TX
         } else {
             key.__bindgen_anon_1.remote_ipv6 = tunnel.remote.words();
+            key.__bindgen_anon_3.local_ipv6 = tunnel.local.words();
             BPF_F_TUNINFO_IPV6
         };
         let size = size_of::<bpf_tunnel_key>() as u32;

@@ -14,7 +14,7 @@ use sluice_agent::{Interface, Masquerade, Node as Agent, OverlayDevice, config, 
 use sluice_crds::manifest;
 use sluice_datapath::load::Sizes;
 use sluice_datapath::net::{Mac, NetNs, Route, VethEnd, in_namespace};
-use sluice_datapath::net::{Netlink, overlay::OVERHEAD_IPV4};
+use sluice_datapath::net::{Netlink, overlay, overlay::OVERHEAD_IPV4};
 use sluice_datapath::state::{OtherNode, Target, Targets};
 use sluice_lab::network::Node;
 use sluice_lab::plan::{GATEWAY_V4, GATEWAY_V6, PodPlan};
@@ -120,7 +120,7 @@ impl Cluster {
                 })
                 .collect();
             station.agent.set_nodes(&others).unwrap();
-            station.wrap(&others);
+            station.wrap(&world.nodes[&node_name(number)].addresses, &others);
             station.agent.apply(&delta).unwrap();
             station.agent.settle().unwrap();
         }
@@ -309,12 +309,12 @@ impl Drop for Cluster {
 
 impl Station {
     /// Makes the overlay's device and sends what is for other nodes' pods to it.
-    fn wrap(&mut self, others: &[OtherNode]) {
+    fn wrap(&mut self, own: &[IpAddr], others: &[OtherNode]) {
         let namespace = self.network.namespace();
         let mut netlink = Netlink::open_in(namespace).unwrap();
         let mtu = UNDERLAY_MTU - OVERHEAD_IPV4;
         // Unlike the other node's.
-        let mac = Mac::local(0x2000 + others[0].number);
+        let mac = overlay::mac(others[0].number);
         netlink
             .create_vxlan(DEVICE, mac, mtu, OVERLAY_PORT)
             .unwrap();
@@ -333,6 +333,11 @@ impl Station {
         let device = OverlayDevice {
             index,
             port: OVERLAY_PORT,
+            ipv4: own.iter().find_map(|address| match address {
+                IpAddr::V4(address) => Some(*address),
+                IpAddr::V6(_) => None,
+            }),
+            ipv6: None,
         };
         self.agent.set_overlay(Some(device), namespace).unwrap();
         let outward = netlink.index("eth0").unwrap();
@@ -409,6 +414,11 @@ fn plug(nodes: &[Station]) {
         let mut netlink = Netlink::open_in(namespace).unwrap();
         let index = netlink.index("eth0").unwrap();
         netlink.set_up(index).unwrap();
+        // The kernel would have all packets come from the first address, by which no node is known.
+        let decoy = Ipv4Addr::new(192, 0, 2, 100 + last);
+        netlink
+            .add_address(index, IpNet::new(decoy.into(), 24).unwrap())
+            .unwrap();
         let v4 = IpNet::new(Ipv4Addr::new(192, 0, 2, last).into(), 24).unwrap();
         let v6 = Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, u16::from(last));
         netlink.add_address(index, v4).unwrap();

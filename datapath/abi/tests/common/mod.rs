@@ -150,6 +150,8 @@ impl Node {
             conntrack_quota: 8,
             overlay_ifindex: OVERLAY_DEVICE,
             overlay_port: u32::from(OVERLAY_PORT),
+            overlay_ipv4: FAMILIES[0].node().into(),
+            overlay_ipv6: FAMILIES[1].node().into(),
             ..Config::default()
         };
         memory.now = 1_000_000_000_000;

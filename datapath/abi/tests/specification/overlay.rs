@@ -17,6 +17,7 @@ fn from_8(vni: u32) -> Option<Tunnel> {
     Some(Tunnel {
         remote: FAMILIES[0].other_node().into(),
         vni,
+        ..Tunnel::default()
     })
 }
 
@@ -26,6 +27,7 @@ fn from_stranger(vni: u32) -> Option<Tunnel> {
     Some(Tunnel {
         remote: Address::v4([192, 168, 0, 66]),
         vni,
+        ..Tunnel::default()
     })
 }
 
@@ -46,6 +48,7 @@ fn a_pods_packet_for_another_nodes_pod_is_wrapped_with_its_identity() {
                 let tunnel = node.context.tunnel;
                 assert_eq!(tunnel.vni, POD_A.0);
                 assert_eq!(tunnel.remote, FAMILIES[0].other_node().into());
+                assert_eq!(tunnel.local, FAMILIES[0].node().into());
             }
         }
         // The outside is no node's, and this node is nobody's other end.
@@ -53,6 +56,22 @@ fn a_pods_packet_for_another_nodes_pod_is_wrapped_with_its_identity() {
         assert_eq!(node.send(A, &out), Ok(Outcome::Route));
         let own = frame(A, &ip(f.a(), f.node(), 6, &tcp(40_000, 80, SYN)));
         assert_eq!(node.send(A, &own), Ok(Outcome::Stack));
+    }
+}
+
+#[test]
+fn a_packet_is_wrapped_with_the_nodes_address_of_the_family_between_nodes() {
+    for f in FAMILIES {
+        for between in FAMILIES {
+            let mut node = overlay_node();
+            let record = node.memory.nodes.get_mut(&8).unwrap();
+            record.underlay = between.other_node().into();
+            let sent = frame(A, &ip(f.a(), f.remote(), 6, &tcp(40_000, 80, SYN)));
+            assert_eq!(node.send(A, &sent), Ok(Outcome::Tunnel));
+            let tunnel = node.context.tunnel;
+            assert_eq!(tunnel.remote, between.other_node().into());
+            assert_eq!(tunnel.local, between.node().into());
+        }
     }
 }
 

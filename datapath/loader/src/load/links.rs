@@ -52,6 +52,16 @@ impl Datapath {
             .try_for_each(|hook| self.attach(ns, Attachment { ifindex, hook }))
     }
 
+    /// Removes both overlay programs from a device. One that has none, or is gone, is no error.
+    ///
+    /// # Errors
+    /// A pin can't be removed.
+    pub fn detach_overlay(&mut self, ifindex: u32) -> Result<(), LoadError> {
+        OVERLAY_HOOKS
+            .into_iter()
+            .try_for_each(|hook| self.detach_one(Attachment { ifindex, hook }))
+    }
+
     /// Attaches both programs for devices that face outward to an interface in `ns`.
     ///
     /// # Errors

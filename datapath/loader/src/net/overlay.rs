@@ -13,9 +13,15 @@ pub const OVERHEAD_IPV4: u32 = 50;
 /// The same over IPv6.
 pub const OVERHEAD_IPV6: u32 = 70;
 
+/// The Ethernet address of a node's device: no other node's, and no pod's, since a device takes packets that bear its own for a loop.
+#[must_use]
+pub const fn mac(node: u32) -> Mac {
+    let [a, b, c, d] = node.to_be_bytes();
+    Mac([0x02, 0x53, a, b, c, d])
+}
+
 impl Netlink {
-    /// Makes a VXLAN device whose packets say themselves where they go (`external` in iproute2). It is down. No other node
-    /// may have the same Ethernet address: a device takes packets that bear its own for a loop.
+    /// Makes a VXLAN device whose packets say themselves where they go (`external` in iproute2). It is down. For the address see [`mac`].
     ///
     /// # Errors
     /// The name or the port is taken, or the kernel has no VXLAN driver.
@@ -50,5 +56,76 @@ impl Netlink {
             NLM_F_CREATE | NLM_F_EXCL,
             RouteNetlinkMessage::NewLink(message),
         )
+    }
+
+    /// The UDP port of the device of this name, if it is such as [`Netlink::create_vxlan`] makes.
+    ///
+    /// # Errors
+    /// The kernel refuses to tell.
+    pub fn vxlan_port(&mut self, name: &str) -> Result<Option<u16>, NetError> {
+        let mut message = LinkMessage::default();
+        message
+            .attributes
+            .push(LinkAttribute::IfName(name.to_owned()));
+        match self.get(
+            || format!("looking up interface {name}"),
+            RouteNetlinkMessage::GetLink(message),
+        ) {
+            Ok(Some(RouteNetlinkMessage::NewLink(link))) => Ok(port_of(&link)),
+            Ok(_) => Ok(None),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn port_of(link: &LinkMessage) -> Option<u16> {
+    let told = link
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::LinkInfo(told) => Some(told),
+            _ => None,
+        })?;
+    let data = told.iter().find_map(|told| match told {
+        LinkInfo::Data(InfoData::Vxlan(data)) => Some(data),
+        _ => None,
+    })?;
+    data.contains(&InfoVxlan::CollectMetadata(true)).then(|| {
+        data.iter().find_map(|told| match told {
+            InfoVxlan::Port(port) => Some(*port),
+            _ => None,
+        })
+    })?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_devices_address_is_neither_a_pods_nor_anothers() {
+        let one = mac(1);
+        assert_eq!(one.0[0] & 0b11, 0b10, "local and unicast");
+        assert_ne!(one, mac(2));
+        assert_ne!(one.0[..2], Mac::local(1).0[..2], "pods' have another start");
+    }
+
+    #[test]
+    fn only_a_device_told_by_packets_has_a_port() {
+        let with = |data: Vec<InfoVxlan>| {
+            let mut link = LinkMessage::default();
+            link.attributes = vec![LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::Vxlan),
+                LinkInfo::Data(InfoData::Vxlan(data)),
+            ])];
+            port_of(&link)
+        };
+        let port = InfoVxlan::Port(8472);
+        let external = InfoVxlan::CollectMetadata;
+        assert_eq!(with(vec![external(true), port.clone()]), Some(8472));
+        assert_eq!(with(vec![external(false), port.clone()]), None);
+        assert_eq!(with(vec![port]), None);
+        assert_eq!(port_of(&LinkMessage::default()), None);
     }
 }
