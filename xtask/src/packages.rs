@@ -25,6 +25,7 @@ pub(crate) const KERNEL_TESTS: &[Tool] = &[
     tool("ip", "iproute2"),
     tool("tc", "iproute2"),
     tool("ping", "iputils-ping"),
+    tool("nft", "nftables"),
 ];
 
 /// What the benchmarks measure beside Sluice.

@@ -15,14 +15,12 @@ use sluice_datapath::net::Netlink;
 use crate::{
     endpoint::pod_links,
     install,
-    node::remove_routes,
+    node::{OVERLAY_DEVICE, remove_routes},
     options::{DatapathOptions, Files},
 };
 
 /// How long a running agent gets to end.
 const GRACE: Duration = Duration::from_secs(10);
-/// The device that wraps packets for other nodes.
-const OVERLAY: &str = "sluice_vxlan";
 
 /// Ends the agent and removes what it and its predecessors left. Repeating it is no error. Returns what was removed, for people.
 ///
@@ -44,7 +42,11 @@ pub fn cleanup(files: &Files, datapath: &DatapathOptions) -> Result<Vec<String>>
         removed.push(format!("{routes} routes"));
     }
     let mut netlink = Netlink::open()?;
-    for name in pod_links()?.iter().map(String::as_str).chain([OVERLAY]) {
+    for name in pod_links()?
+        .iter()
+        .map(String::as_str)
+        .chain([OVERLAY_DEVICE])
+    {
         if let Some(link) = netlink.link(name)? {
             netlink.delete_link(link.index)?;
             removed.push(format!("interface {name}"));

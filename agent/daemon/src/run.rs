@@ -38,7 +38,7 @@ use crate::{
     http::{self, Asked},
     install,
     metrics::Metrics,
-    node::{DatapathServices, DirectRoutes, RoutingOptions, forward},
+    node::{DatapathServices, NodeRouting, RoutingOptions, forward},
     options::RunOptions,
     store,
 };
@@ -170,7 +170,7 @@ impl Agent {
             sizes,
             updates,
             services,
-            routing: Box::new(DirectRoutes::new(RoutingOptions {
+            routing: Box::new(NodeRouting::new(RoutingOptions {
                 devices: options.devices.clone(),
                 mtu: options.mtu,
             })),

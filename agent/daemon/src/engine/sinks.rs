@@ -39,7 +39,11 @@ pub struct Cluster<'a> {
 
 /// Makes other nodes' pods reachable, and this node's from outside.
 pub trait Routing: Send {
-    /// Makes it so. Called when nodes or settings change, and every half minute. Returns what could not be done, for people.
+    /// Tells the datapath what an earlier process had told it, before the first delta is put in force and the settings with it: packets
+    /// go on as they did. Returns what could not be done, for people.
+    fn resume(&mut self, node: &mut Node, cluster: &Cluster<'_>) -> Vec<String>;
+
+    /// Makes it so. Called when nodes or settings change, and every few seconds. Returns what could not be done, for people.
     fn apply(&mut self, node: &mut Node, cluster: &Cluster<'_>) -> Vec<String>;
 
     /// Largest packet of a pod in bytes.

@@ -35,7 +35,7 @@ const QUEUE: usize = 64;
 /// In ticks, which come every second: connections that are over, a failed change tried again, routes looked at.
 const COLLECT_EVERY: u64 = 5;
 const RETRY_EVERY: u64 = 5;
-const ROUTES_EVERY: u64 = 30;
+const ROUTES_EVERY: u64 = 10;
 
 /// The engine can't start.
 #[derive(Debug, Error)]
@@ -147,6 +147,11 @@ impl Engine {
         if self.kept.is_empty() {
             info!("nothing is known from before: waiting for an operator");
         } else {
+            let troubles =
+                self.with_routing(|routing, node, cluster| routing.resume(node, cluster));
+            for trouble in troubles {
+                warn!(trouble, "routing as before");
+            }
             let whole = self.kept.catalog.snapshot();
             let applied = self.node.apply(&whole.delta);
             self.after(&whole, applied, None);
@@ -395,7 +400,11 @@ impl Engine {
             .trouble("services", served.err().into_iter().collect());
     }
 
-    fn route(&mut self) {
+    /// Has the routing do something by what is known of the cluster.
+    fn with_routing<T>(
+        &mut self,
+        ask: impl FnOnce(&mut dyn Routing, &mut Node, &Cluster<'_>) -> T,
+    ) -> T {
         let settings = self.kept.catalog.settings().cloned().unwrap_or_default();
         let cluster = Cluster {
             own: &self.name,
@@ -403,7 +412,11 @@ impl Engine {
             settings: &settings,
             namespace: &self.namespace,
         };
-        let troubles = self.routing.apply(&mut self.node, &cluster);
+        ask(self.routing.as_mut(), &mut self.node, &cluster)
+    }
+
+    fn route(&mut self) {
+        let troubles = self.with_routing(|routing, node, cluster| routing.apply(node, cluster));
         for trouble in &troubles {
             warn!(trouble, "routing");
         }
@@ -454,19 +467,14 @@ impl Engine {
     }
 
     fn site(&mut self) -> Option<Site> {
-        let settings = self.kept.catalog.settings().cloned().unwrap_or_default();
-        let own = self.kept.catalog.nodes().get(&self.name)?.clone();
-        let cluster = Cluster {
-            own: &self.name,
-            nodes: self.kept.catalog.nodes(),
-            settings: &settings,
-            namespace: &self.namespace,
-        };
-        Some(Site {
-            mtu: self.routing.mtu(&cluster),
-            pod_cidrs: own.pod_cidrs,
-            addresses: own.addresses,
-            addresses_matter: settings.addresses_matter,
+        self.with_routing(|routing, _, cluster| {
+            let own = cluster.nodes.get(cluster.own)?;
+            Some(Site {
+                mtu: routing.mtu(cluster),
+                pod_cidrs: own.pod_cidrs.clone(),
+                addresses: own.addresses.clone(),
+                addresses_matter: cluster.settings.addresses_matter,
+            })
         })
     }
 

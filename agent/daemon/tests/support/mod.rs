@@ -6,6 +6,7 @@
     reason = "each test binary uses its part of this"
 )]
 
+mod far;
 mod operator;
 mod traffic;
 
@@ -31,8 +32,9 @@ use nix::{
 use serde_json::{Value, json};
 use sluice_datapath::net::{Mac, NetNs, Netlink, VethEnd, in_namespace, set_sysctls};
 
+pub(crate) use far::{FAR, Far};
 pub(crate) use operator::Operator;
-pub(crate) use traffic::{Echo, Talker, ping, reaches};
+pub(crate) use traffic::{Echo, Talker, ping, ping_from, reaches};
 
 /// Whether kernel tests are wanted; says so where they are not.
 pub(crate) fn enabled() -> bool {

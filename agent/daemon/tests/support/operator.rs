@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -34,6 +34,7 @@ pub(crate) struct Operator {
 struct World {
     index: Index,
     pods: BTreeMap<PodRef, Pod>,
+    identities: BTreeMap<PodRef, u32>,
     first: bool,
     cluster: Cluster,
     hub: Hub,
@@ -63,6 +64,7 @@ impl Operator {
                 ..Settings::default()
             }),
             pods: BTreeMap::new(),
+            identities: BTreeMap::new(),
             first: true,
             cluster: Cluster::default(),
             hub: hub.clone(),
@@ -131,6 +133,21 @@ impl Operator {
     /// A new pod of the node.
     pub(crate) fn add_pod(&self, name: &str, labels: &[(&str, &str)]) {
         self.world.lock().unwrap().add(name, labels);
+        self.publish();
+    }
+
+    /// The number of a pod's identity.
+    pub(crate) fn identity(&self, name: &str) -> u32 {
+        self.world.lock().unwrap().identities[&pod("shop", name, &[]).id]
+    }
+
+    /// A new pod of the other node, with these addresses.
+    pub(crate) fn add_far(&self, name: &str, labels: &[(&str, &str)], addresses: &[IpAddr]) {
+        let mut far = pod("shop", name, labels);
+        far.node = NodeName("n2".to_owned());
+        far.addresses = addresses.to_vec();
+        let item = WorldItem::Pod(far);
+        self.world.lock().unwrap().index.apply(item);
         self.publish();
     }
 
@@ -294,7 +311,7 @@ impl World {
         self.index.apply(WorldItem::Pod(pod));
     }
 
-    fn moved(&mut self, pod: &PodRef, addresses: Vec<std::net::IpAddr>) -> Option<(Hub, Batch)> {
+    fn moved(&mut self, pod: &PodRef, addresses: Vec<IpAddr>) -> Option<(Hub, Batch)> {
         let known = self.pods.get_mut(pod)?;
         if known.addresses == addresses {
             return None;
@@ -309,6 +326,11 @@ impl World {
     fn commit(&mut self) -> Batch {
         let delta: Delta = self.index.commit();
         assert!(delta.errors.is_empty(), "{:?}", delta.errors);
+        let told = delta
+            .endpoints
+            .iter()
+            .filter_map(|(pod, told)| Some((pod.clone(), told.as_ref()?.identity.0)));
+        self.identities.extend(told);
         let mut batch = Batch {
             delta,
             ..Batch::default()

@@ -72,9 +72,20 @@ pub(crate) fn reaches(namespace: &NetNs, to: SocketAddr) -> bool {
 
 /// Whether an address answers a ping from a namespace.
 pub(crate) fn ping(namespace: &NetNs, to: IpAddr) -> bool {
+    ping_with(namespace, &[], to)
+}
+
+/// As [`ping`], from one of the namespace's addresses.
+pub(crate) fn ping_from(namespace: &NetNs, own: IpAddr, to: IpAddr) -> bool {
+    ping_with(namespace, &["-I", &own.to_string()], to)
+}
+
+fn ping_with(namespace: &NetNs, more: &[&str], to: IpAddr) -> bool {
     let run = || {
         Command::new("ping")
-            .args(["-n", "-c", "1", "-W", "1", &to.to_string()])
+            .args(["-n", "-c", "1", "-W", "1"])
+            .args(more)
+            .arg(to.to_string())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status()
