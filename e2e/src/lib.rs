@@ -2,5 +2,5 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
-pub mod stats;
+pub use sluice_figures::stats;
 pub mod wire;

@@ -82,6 +82,12 @@ pub(crate) enum Command {
     )]
     Test(Test),
 
+    /// Measure the operator on a cluster whose nodes and pods are objects
+    #[command(
+        after_help = "Examples:\n  cargo xtask cluster scale\n  cargo xtask cluster scale --write"
+    )]
+    Scale(Scale),
+
     /// Be the first process of a machine
     #[command(hide = true)]
     Init {
@@ -211,6 +217,34 @@ pub(crate) struct Test {
     /// How often services are killed
     #[arg(long, default_value_t = 20)]
     pub(crate) kills: u16,
+    /// Leave the cluster up, to look at what went wrong
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+/// How much to measure.
+#[derive(Args, Debug)]
+pub(crate) struct Scale {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// How many fake nodes, each with an agent
+    #[arg(long, default_value_t = 100)]
+    pub(crate) fake_nodes: u16,
+    /// How many pods
+    #[arg(long, default_value_t = 500)]
+    pub(crate) pods: usize,
+    /// How many policies
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) policies: usize,
+    /// How many changes of each kind are timed
+    #[arg(long, default_value_t = 300)]
+    pub(crate) changes: usize,
+    /// How long the API server is away, in seconds
+    #[arg(long, default_value_t = 60)]
+    pub(crate) outage: u64,
+    /// Put the tables into docs/benchmarks.md
+    #[arg(long)]
+    pub(crate) write: bool,
     /// Leave the cluster up, to look at what went wrong
     #[arg(long)]
     pub(crate) keep: bool,

@@ -36,6 +36,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
         Command::Start(service) => open(&service)?.start(service.machine, &service.unit)?,
         Command::Upstream(upstream) => run_upstream(&upstream)?,
         Command::Test(test) => test::run(&test)?,
+        Command::Scale(scale) => test::scale::run(&scale)?,
         Command::Init { spec } => match init::run(&spec)? {},
     }
     Ok(ExitCode::SUCCESS)

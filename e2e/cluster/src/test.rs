@@ -1,6 +1,7 @@
 //! `cargo xtask cluster test`: one cluster, from nothing to nothing, stage by stage.
 
 mod kills;
+pub(crate) mod scale;
 mod sluice;
 mod smoke;
 

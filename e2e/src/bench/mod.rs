@@ -12,10 +12,11 @@ pub mod change;
 pub mod compile;
 pub mod ladder;
 pub mod pair;
-pub mod report;
 pub mod rules;
 pub mod verdict;
 pub mod wire;
+
+pub use sluice_figures::report;
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

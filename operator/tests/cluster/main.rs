@@ -1,5 +1,4 @@
-//! The core of the operator without an API server: scenarios, and a large cluster.
+//! The core of the operator without an API server.
 
-mod scale;
 mod scenarios;
 mod scene;

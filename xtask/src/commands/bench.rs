@@ -9,6 +9,10 @@ use crate::{machine, packages, process, workspace::Workspace};
 
 /// Builds for release and runs the benchmarks.
 pub(crate) fn run(workspace: &Workspace, arguments: &[OsString]) -> Result<()> {
+    // The operator's needs no kernel.
+    if arguments.first().is_some_and(|name| name == "operator") {
+        return operator(workspace, &arguments[1..]);
+    }
     if !machine::is_root()? {
         bail!("the benchmarks load programs into the kernel, which needs root: run this as root");
     }
@@ -24,4 +28,20 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[OsString]) -> Result<()> {
             .args(["--release", "--package=sluice-e2e", "--bin=bench", "--"])
             .args(arguments),
     )
+}
+
+/// The operator's core with a large cluster, in a program without the kernel's half.
+fn operator(workspace: &Workspace, arguments: &[OsString]) -> Result<()> {
+    let mut cargo = workspace.cargo("run");
+    cargo.args(["--release", "--package=sluice-scale", "--", "operator"]);
+    match arguments {
+        [] => {}
+        [write] if write == "--write" => {
+            cargo
+                .arg("--write")
+                .arg(workspace.root.join("docs/benchmarks.md"));
+        }
+        _ => bail!("`cargo xtask bench operator` takes `--write` and nothing else"),
+    }
+    process::run_interactive(&mut cargo)
 }

@@ -15,7 +15,7 @@ const SECCOMP: (&str, &str) = ("/usr/include/seccomp.h", "libseccomp-dev");
 /// Builds the program and runs it as root.
 pub(crate) fn run(workspace: &Workspace, arguments: &[OsString]) -> Result<()> {
     let is = |command: &str| arguments.first().is_some_and(|word| word == command);
-    if is("build") || is("test") {
+    if is("build") || is("test") || is("scale") {
         install()?;
     }
     if is("test") && !arguments.iter().any(|word| word == "--baseline") {

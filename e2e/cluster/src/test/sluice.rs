@@ -37,7 +37,7 @@ const IMAGES: &[(&str, &[&str])] = &[
 
 /// Builds the programs and packs them. The eBPF object must have been built.
 pub(super) fn images() -> Result<Vec<PathBuf>> {
-    let programs = programs()?;
+    let programs = programs(PACKAGES)?;
     let folder = programs.join("images");
     fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     IMAGES
@@ -46,18 +46,18 @@ pub(super) fn images() -> Result<Vec<PathBuf>> {
         .collect()
 }
 
-/// The folder with the release programs.
-fn programs() -> Result<PathBuf> {
+/// Builds the programs of these packages; the folder they are in.
+pub(super) fn programs(packages: &[&str]) -> Result<PathBuf> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(workspace()).args(["build", "--release"]);
-    for package in PACKAGES {
+    for package in packages {
         cargo.arg("--package").arg(package);
     }
     let status = cargo.status().context("starting cargo")?;
     ensure!(
         status.success(),
         "building {} failed: {status}",
-        PACKAGES.join(", ")
+        packages.join(", ")
     );
     // <target>/<profile>/sluice-cluster
     let own = std::env::current_exe().context("finding this program's own file")?;
@@ -176,6 +176,6 @@ fn pods_of(cluster: &Cluster) -> String {
     )
 }
 
-fn workspace() -> PathBuf {
+pub(super) fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
