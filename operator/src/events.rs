@@ -45,9 +45,9 @@ impl Events {
                     } else {
                         EventType::Normal
                     },
-                    reason: notice.reason.to_owned(),
+                    reason: notice.reason,
                     note: Some(notice.note),
-                    action: "Compile".to_owned(),
+                    action: notice.action.to_owned(),
                     secondary: None,
                 };
                 if let Err(error) = recorder.publish(&event, &reference).await {

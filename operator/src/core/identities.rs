@@ -2,7 +2,7 @@
 //! What an identity is, the index knows.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     time::Duration,
 };
 
@@ -12,7 +12,9 @@ use sluice_crds::resources::{GROUP, VERSION};
 use sluice_policy::Store;
 
 use super::{
+    endpoints::fnv,
     input::IdentityInput,
+    policies::Price,
     write::{Change, Object, Write},
 };
 
@@ -20,6 +22,9 @@ use super::{
 const LOCAL_BITS: u32 = 24;
 /// Numbers below are fixed, and never stored.
 const FIRST_STORED: u32 = 256;
+
+/// The property that tells an identity's namespace.
+const NAMESPACE: &str = "k8s:io.kubernetes.pod.namespace";
 
 #[derive(Debug)]
 struct Stored {
@@ -39,6 +44,20 @@ pub(super) struct Identities {
     names: HashMap<String, u32>,
     counts: HashMap<u32, i64>,
     dirty: BTreeSet<u32>,
+    /// Others are in use than when prices were last asked for.
+    moved: bool,
+}
+
+/// What labels cost, each in every namespace that has it and in all together.
+#[derive(Debug, Default)]
+pub(super) struct Prices(HashMap<(String, Option<String>), Price>);
+
+impl Prices {
+    /// Of a label key, in one namespace or in all.
+    pub(super) fn of(&self, key: &str, namespace: Option<&str>) -> Price {
+        let place = (key.to_owned(), namespace.map(str::to_owned));
+        self.0.get(&place).copied().unwrap_or_default()
+    }
 }
 
 impl Identities {
@@ -85,12 +104,63 @@ impl Identities {
         store
     }
 
+    /// What these label keys cost; nothing where no other identities are in use than when it was asked last.
+    pub(super) fn prices(&mut self, keys: &BTreeSet<&str>) -> Option<Prices> {
+        if !std::mem::take(&mut self.moved) {
+            return None;
+        }
+        let mut found: HashMap<(&str, Option<&str>), (usize, HashSet<u64>)> = HashMap::new();
+        let in_use = self.stored.values();
+        for stored in in_use.filter(|stored| stored.unused_since.is_none()) {
+            let lines: Vec<&str> = stored.text.lines().collect();
+            let namespace = lines.iter().find_map(|line| {
+                let value = line.strip_prefix(NAMESPACE)?;
+                value.strip_prefix('=')
+            });
+            for (at, line) in lines.iter().enumerate() {
+                let key = line
+                    .strip_prefix("k8s:")
+                    .and_then(|label| Some(label.split_once('=')?.0))
+                    .filter(|key| keys.contains(key));
+                let Some(key) = key else {
+                    continue;
+                };
+                let rest = lines[..at].iter().chain(&lines[at + 1..]);
+                let rest = fnv(rest
+                    .flat_map(|line| [line, "\n"])
+                    .collect::<String>()
+                    .as_bytes());
+                for place in [(key, None), (key, namespace)] {
+                    let (with, without) = found.entry(place).or_default();
+                    *with += 1;
+                    without.insert(rest);
+                    if namespace.is_none() {
+                        break;
+                    }
+                }
+            }
+        }
+        let price =
+            |((key, namespace), (with, without)): ((&str, Option<&str>), (usize, HashSet<u64>))| {
+                let place = (key.to_owned(), namespace.map(str::to_owned));
+                let without = without.len();
+                (place, Price { with, without })
+            };
+        Some(Prices(found.into_iter().map(price).collect()))
+    }
+
+    /// Asked for prices next, this answers, even where nothing has moved.
+    pub(super) const fn ask_again(&mut self) {
+        self.moved = true;
+    }
+
     /// Takes in what a commit began to use; what has to be stored before anyone is told.
     pub(super) fn begin(&mut self, number: u32, properties: &[String]) -> Option<Write> {
         // Numbers born on agents are in the fourth range, and never here.
         if number < FIRST_STORED {
             return None;
         }
+        self.moved = true;
         if let Some(known) = self.stored.get_mut(&number) {
             known.unused_since = None;
             return None;
@@ -115,6 +185,7 @@ impl Identities {
     pub(super) fn end(&mut self, number: u32, now: Timestamp) {
         if let Some(known) = self.stored.get_mut(&number) {
             known.unused_since = Some(now);
+            self.moved = true;
         }
     }
 
@@ -201,7 +272,6 @@ fn object(number: u32) -> Object {
 }
 
 fn manifest(number: u32, properties: &[String]) -> Value {
-    const NAMESPACE: &str = "k8s:io.kubernetes.pod.namespace";
     let mut labels = Map::new();
     for property in properties {
         if let Some((key, value)) = property.split_once('=')

@@ -189,6 +189,8 @@ pub struct IdentityInput {
 /// A stored node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RecordInput {
+    /// UID of the object.
+    pub uid: String,
     /// Its number.
     pub number: u32,
     /// Its prefixes.
@@ -404,6 +406,7 @@ pub mod convert {
     #[must_use]
     pub fn record(object: SluiceNode) -> Input {
         let input = RecordInput {
+            uid: object.metadata.uid.unwrap_or_default(),
             number: object.spec.number,
             pod_cidrs: object
                 .spec

@@ -7,13 +7,14 @@ use ipnet::IpNet;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use sluice_crds::resources::{GROUP, VERSION};
-use sluice_stream::{AgentStatus, NodeInfo, Overlay, Revision};
+use sluice_stream::{AgentStatus, Condition, NodeInfo, Overlay, Revision};
 use sluice_world::{Node, NodeName};
 
 use super::{
+    health,
     input::{NodeInput, RecordInput},
     ipam::Pools,
-    write::{Change, Object, Write},
+    write::{Change, MAX_MESSAGE, MAX_NOTE, Notice, Object, Write, shortened},
 };
 
 /// What is stored of a node.
@@ -33,8 +34,10 @@ struct NodeState {
     number: Option<u32>,
     agent: Option<AgentStatus>,
     agent_seen: bool,
-    /// Whether it was ready when last told, and since when.
-    ready: Option<(bool, Timestamp)>,
+    /// UID of the stored object.
+    uid: String,
+    /// Each condition as last told, and since when.
+    since: BTreeMap<String, (bool, Timestamp)>,
     written_status: Option<Value>,
 }
 
@@ -49,6 +52,17 @@ pub(super) struct Nodes {
     /// Nodes whose stored object is to be made or deleted.
     unwritten: BTreeSet<NodeName>,
     told: BTreeMap<NodeName, NodeInfo>,
+    notices: Vec<Notice>,
+}
+
+/// A node that has to follow what is published.
+#[derive(Clone, Debug)]
+pub(super) struct Follower {
+    pub(super) name: NodeName,
+    /// What its agent has acknowledged.
+    pub(super) acknowledged: Option<Revision>,
+    /// Why it does not follow, where its agent says so.
+    pub(super) failure: Option<String>,
 }
 
 impl Nodes {
@@ -86,6 +100,7 @@ impl Nodes {
             return;
         };
         state.agent_seen |= input.seen;
+        state.uid = input.uid;
         if state.record.is_none() {
             for &share in &input.pod_cidrs {
                 self.pools.hold(share);
@@ -103,10 +118,30 @@ impl Nodes {
     }
 
     pub(super) fn report(&mut self, name: &NodeName, status: AgentStatus) {
-        if let Some(state) = self.all.get_mut(name) {
-            state.agent_seen = true;
-            state.agent = Some(status);
-        }
+        let Some(state) = self.all.get_mut(name) else {
+            return;
+        };
+        let before = state.agent.take().unwrap_or_default();
+        let turns = health::turns(&before, &status);
+        let notices = turns.into_iter().map(|turn| Notice {
+            api_version: format!("{GROUP}/{VERSION}"),
+            kind: "SluiceNode".to_owned(),
+            namespace: None,
+            name: name.0.clone(),
+            uid: Some(state.uid.clone()).filter(|uid| !uid.is_empty()),
+            action: "Enforce",
+            reason: turn.reason,
+            note: shortened(&turn.note, MAX_NOTE),
+            warning: turn.warning,
+        });
+        self.notices.extend(notices);
+        state.agent_seen = true;
+        state.agent = Some(status);
+    }
+
+    /// What users must know of nodes since it was asked last.
+    pub(super) fn notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
     }
 
     pub(super) fn seen(&mut self, name: &NodeName) {
@@ -128,11 +163,22 @@ impl Nodes {
     }
 
     /// Nodes that have, or had, an agent: those that have to follow what is published.
-    pub(super) fn with_agents(&self) -> impl Iterator<Item = &NodeName> {
-        self.all
-            .iter()
-            .filter(|(_, state)| state.object.is_some() && state.agent_seen)
-            .map(|(name, _)| name)
+    pub(super) fn followers(
+        &self,
+        sessions: &BTreeMap<NodeName, Option<Revision>>,
+    ) -> Vec<Follower> {
+        let counts = |state: &NodeState| state.object.is_some() && state.agent_seen;
+        let counted = self.all.iter().filter(|(_, state)| counts(state));
+        let follower = |(name, state): (&NodeName, &NodeState)| Follower {
+            name: name.clone(),
+            acknowledged: sessions.get(name).copied().flatten(),
+            failure: state
+                .agent
+                .as_ref()
+                .and_then(health::failure)
+                .map(str::to_owned),
+        };
+        counted.map(follower).collect()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -322,11 +368,6 @@ fn status(
     now: Timestamp,
 ) -> Value {
     let connected = session.is_some();
-    let since = match state.ready {
-        Some((was, since)) if was == connected => since,
-        _ => now,
-    };
-    state.ready = Some((connected, since));
     let agent = state.agent.clone().unwrap_or_default();
     let (reason, message) = if connected {
         ("AgentConnected", "the agent follows what is published")
@@ -336,25 +377,30 @@ fn status(
             "the agent is not connected: what it had last stays in force on the node",
         )
     };
-    let mut conditions = vec![json!({
-        "type": "Ready",
-        "status": if connected { "True" } else { "False" },
-        "reason": reason,
-        "message": message,
-        "lastTransitionTime": since.to_string(),
-    })];
-    // Kinds are unique in a list-map: one that repeats would be refused with the whole status.
-    let mut kinds = BTreeSet::from(["Ready".to_owned()]);
-    for condition in agent.conditions {
-        if kinds.insert(condition.kind.clone()) {
-            conditions.push(json!({
-                "type": condition.kind,
-                "status": if condition.holds { "True" } else { "False" },
-                "reason": condition.reason,
-                "message": condition.message,
-                "lastTransitionTime": since.to_string(),
-            }));
+    let ready = Condition {
+        kind: "Ready".to_owned(),
+        holds: connected,
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+    };
+    let since = std::mem::take(&mut state.since);
+    let mut conditions = Vec::new();
+    for condition in std::iter::once(ready).chain(health::conditions(&agent)) {
+        // Kinds are unique in a list-map: one that repeats would be refused with the whole status.
+        if state.since.contains_key(&condition.kind) {
+            continue;
         }
+        let known = since.get(&condition.kind);
+        let known = known.filter(|(held, _)| *held == condition.holds);
+        let since = known.map_or(now, |(_, since)| *since);
+        conditions.push(json!({
+            "type": condition.kind,
+            "status": if condition.holds { "True" } else { "False" },
+            "reason": condition.reason,
+            "message": shortened(&condition.message, MAX_MESSAGE),
+            "lastTransitionTime": since.to_string(),
+        }));
+        state.since.insert(condition.kind, (condition.holds, since));
     }
     let features: BTreeMap<String, String> = agent.features.into_iter().collect();
     let features: Vec<Value> = features

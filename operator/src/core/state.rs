@@ -277,6 +277,8 @@ impl Cluster {
         budget: usize,
     ) -> (Vec<Write>, Vec<Notice>) {
         if !self.leads() {
+            // A leader to be hears of all of it again.
+            self.nodes.notices();
             return (Vec::new(), Vec::new());
         }
         // Statuses show whole seconds.
@@ -284,12 +286,9 @@ impl Cluster {
         for name in agents.sessions.keys() {
             self.nodes.seen(name);
         }
-        let acknowledged: Vec<Option<Revision>> = self
-            .nodes
-            .with_agents()
-            .map(|name| agents.sessions.get(name).copied().flatten())
-            .collect();
-        let (mut writes, notices) = self.policies.writes(&acknowledged, now);
+        let followers = self.nodes.followers(&agents.sessions);
+        let (mut writes, mut notices) = self.policies.writes(&followers, now);
+        notices.extend(self.nodes.notices());
         while writes.len() < budget {
             let Some(id) = self.unwritten.pop_first() else {
                 break;
@@ -312,6 +311,9 @@ impl Cluster {
                 .statuses(&agents.sessions, self.config.overlay, now),
         );
         writes.extend(self.identities.collect(now, self.config.identity_grace));
+        if let Some(prices) = self.identities.prices(&self.policies.named_keys()) {
+            self.policies.price(&prices);
+        }
         writes
     }
 
@@ -437,6 +439,10 @@ impl Cluster {
     }
 
     fn stage_policies(&mut self, index: &mut Index) {
+        if !self.policies.dirty.is_empty() {
+            // Policies may name other labels now.
+            self.identities.ask_again();
+        }
         for key in std::mem::take(&mut self.policies.dirty) {
             match self.policies.item(&key) {
                 Item::Policy(policy) => index.apply_prepared(policy),

@@ -2,6 +2,23 @@
 
 use serde_json::Value;
 
+/// Conditions of statuses are shorter than this by the API's rule (32768 bytes); people read less.
+pub(super) const MAX_MESSAGE: usize = 4096;
+/// Notes of events: the API's limit is 1024 bytes.
+pub(super) const MAX_NOTE: usize = 1000;
+
+/// A text cut to about this many bytes.
+pub(super) fn shortened(text: &str, limit: usize) -> String {
+    if text.len() <= limit {
+        return text.to_owned();
+    }
+    let end = (0..=limit)
+        .rev()
+        .find(|end| text.is_char_boundary(*end))
+        .unwrap_or(0);
+    format!("{} …", &text[..end])
+}
+
 /// An object of a kind that the operator writes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Object {
@@ -83,8 +100,10 @@ pub struct Notice {
     pub name: String,
     /// Its UID, where known.
     pub uid: Option<String>,
+    /// What the operator was doing, in one word.
+    pub action: &'static str,
     /// Why, in one word.
-    pub reason: &'static str,
+    pub reason: String,
     /// What happened, for people.
     pub note: String,
     /// Something is wrong, as opposed to worth knowing.

@@ -6,6 +6,7 @@
 //! lets no invalid one in.)
 
 mod key;
+mod price;
 mod read;
 mod status;
 
@@ -22,18 +23,24 @@ use sluice_stream::Revision;
 use sluice_world::CidrGroup;
 
 use self::{
+    price::{Costly, MANY, Named},
     read::{Content, content, names_blocks, spec_text, with_spec},
-    status::{Condition, Found, notice, status},
+    status::{Condition, Found, invalid, multiplies, status},
 };
 use super::{
+    identities::Prices,
     input::PolicyInput,
+    nodes::Follower,
     write::{Change, Notice, Write},
 };
 
+pub(super) use self::price::Price;
 pub use self::{key::PolicyKey, read::strict_read};
 
 /// The label of `ConfigMap`s that hold what was valid last.
 pub const LAST_VALID_LABEL: &str = "sluice.io/last-valid";
+/// Nodes that a status tells of that they do not follow, and why.
+const MAX_FAILURES: usize = 3;
 /// How long a new leader lets statuses of policies that were enforced everywhere stand.
 const QUIET: SignedDuration = SignedDuration::from_secs(15);
 
@@ -59,6 +66,14 @@ struct PolicyState {
     valid: Option<Condition>,
     enforced: Option<Condition>,
     nodes: Option<(usize, usize)>,
+    /// Nodes whose agents say why they do not follow, with that.
+    failures: Vec<String>,
+    /// Labels that the version in force names.
+    named: Named,
+    /// The costliest of them, where authors are told of it.
+    costly: Option<Costly>,
+    /// The condition that tells of it.
+    multiplied: Option<Condition>,
     /// Digest of the status last written or found.
     written: Option<u64>,
     /// The last leader told that it is enforced everywhere as it is: that stays told while this one's first revision makes its way.
@@ -198,6 +213,14 @@ impl Policies {
                 .as_ref()
                 .map_or(status.enforced, |before| before.enforced.clone()),
             nodes: None,
+            failures: Vec::new(),
+            named: before
+                .as_ref()
+                .map_or_else(Named::default, |before| before.named.clone()),
+            costly: before.as_ref().and_then(|before| before.costly.clone()),
+            multiplied: before
+                .as_ref()
+                .map_or(status.multiplied, |before| before.multiplied.clone()),
             written: before
                 .as_ref()
                 .map_or(status.digest, |before| before.written),
@@ -209,6 +232,7 @@ impl Policies {
             Ok(manifest) => {
                 state.content = content(manifest);
                 state.last_valid = Some(spec_text(&state.input.value).into());
+                state.named = Named::of(&state.input.value);
             }
             Err(problem) => {
                 if let Some(before) = before.filter(|before| before.content.is_some()) {
@@ -226,15 +250,17 @@ impl Policies {
                     // A version of Sluice that is stricter than the last may refuse what that one took.
                     let revived = text.and_then(|text| {
                         let value = with_spec(&state.input.value, &text)?;
-                        Some((strict_read(&value).ok()?, text))
+                        Some((strict_read(&value).ok()?, Named::of(&value), text))
                     });
-                    if let Some((manifest, text)) = revived {
+                    if let Some((manifest, named, text)) = revived {
                         state.content = content(manifest);
+                        state.named = named;
                         state.last_valid = Some(text.into());
                     }
                 }
+                let in_force = state.content.is_some();
                 self.notices
-                    .push(notice(key, &state.input, &problem, state.content.is_some()));
+                    .push(invalid(key, &state.input, &problem, in_force));
                 state.problem = Some(problem);
             }
         }
@@ -370,16 +396,42 @@ impl Policies {
         }
     }
 
-    /// Statuses that differ from what was written, and events. `acknowledged` is what each node that counts holds.
+    /// Label keys that policies in force name.
+    pub(super) fn named_keys(&self) -> BTreeSet<&str> {
+        let in_force = self.all.values().filter(|state| state.content.is_some());
+        in_force
+            .flat_map(|state| state.named.keys.iter().map(String::as_str))
+            .collect()
+    }
+
+    /// Tells authors whose policies name labels that make many identities.
+    pub(super) fn price(&mut self, prices: &Prices) {
+        for (key, state) in &mut self.all {
+            let costly = costliest(key, state, prices);
+            if costly == state.costly {
+                continue;
+            }
+            if let Some(costly) = &costly
+                && state.costly.is_none()
+                && state.multiplied.is_none()
+            {
+                self.notices.push(multiplies(key, &state.input, costly));
+            }
+            state.costly = costly;
+            self.unwritten.insert(key.clone());
+        }
+    }
+
+    /// Statuses that differ from what was written, and events. `followers` are the nodes that count.
     pub(super) fn writes(
         &mut self,
-        acknowledged: &[Option<Revision>],
+        followers: &[Follower],
         now: Timestamp,
     ) -> (Vec<Write>, Vec<Notice>) {
-        self.recount(acknowledged.len(), now);
+        self.recount(followers.len(), now);
         let pending: Vec<PolicyKey> = self.pending.iter().cloned().collect();
         // Policies of one commit share their revision.
-        let mut followers: BTreeMap<Revision, usize> = BTreeMap::new();
+        let mut progress: BTreeMap<Revision, (usize, Vec<String>)> = BTreeMap::new();
         for key in pending {
             let Some(state) = self.all.get_mut(&key) else {
                 continue;
@@ -387,22 +439,20 @@ impl Policies {
             let Some(revision) = state.revision else {
                 continue;
             };
-            let enforced = *followers.entry(revision).or_insert_with(|| {
-                acknowledged
-                    .iter()
-                    .filter(|acked| **acked >= Some(revision))
-                    .count()
-            });
+            let (enforced, failures) = &*progress
+                .entry(revision)
+                .or_insert_with(|| progress_of(revision, followers));
             let waits = state.quiet_until.is_some_and(|until| now < until);
-            if waits && enforced < acknowledged.len() {
+            if waits && *enforced < followers.len() {
                 continue;
             }
-            let nodes = Some((enforced, acknowledged.len()));
-            if state.nodes != nodes {
+            let nodes = Some((*enforced, followers.len()));
+            if state.nodes != nodes || state.failures != *failures {
                 state.nodes = nodes;
+                state.failures.clone_from(failures);
                 self.unwritten.insert(key.clone());
             }
-            if enforced == acknowledged.len() && enforced > 0 {
+            if *enforced == followers.len() && *enforced > 0 {
                 self.pending.remove(&key);
                 self.unwritten.insert(key);
             }
@@ -419,4 +469,36 @@ impl Policies {
         }
         (writes, std::mem::take(&mut self.notices))
     }
+}
+
+/// How many nodes are that far, and why others are not, as far as their agents say; of the first few.
+fn progress_of(revision: Revision, followers: &[Follower]) -> (usize, Vec<String>) {
+    let (there, behind): (Vec<&Follower>, Vec<&Follower>) = followers
+        .iter()
+        .partition(|follower| follower.acknowledged >= Some(revision));
+    let why = |follower: &&Follower| {
+        let failure = follower.failure.as_ref()?;
+        Some(format!("{}: {failure}", follower.name.0))
+    };
+    let failures = behind.iter().filter_map(why).take(MAX_FAILURES).collect();
+    (there.len(), failures)
+}
+
+/// The label that costs most of those that a policy names, where an author is to be told of it. One that was told of is until it costs
+/// half of what it takes to begin.
+fn costliest(key: &PolicyKey, state: &PolicyState, prices: &Prices) -> Option<Costly> {
+    state.content.as_ref()?;
+    let namespace = key.namespace().filter(|_| !state.named.abroad);
+    let limit = if state.costly.is_some() {
+        MANY / 2
+    } else {
+        MANY
+    };
+    let priced = state.named.keys.iter().map(|key| Costly {
+        key: key.clone(),
+        price: prices.of(key, namespace),
+    });
+    priced
+        .filter(|costly| costly.price.more() >= limit)
+        .max_by_key(|costly| costly.price.more())
 }

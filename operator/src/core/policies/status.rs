@@ -3,15 +3,15 @@
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{PolicyState, key::PolicyKey};
+use super::{PolicyState, key::PolicyKey, price::Costly};
 use crate::core::{
     endpoints::fnv,
     input::PolicyInput,
-    write::{Change, Notice, Write},
+    write::{Change, MAX_MESSAGE, MAX_NOTE, Notice, Write, shortened},
 };
 
-/// Conditions of statuses are shorter than this by the API's rule (32768 bytes); people read less.
-const MAX_MESSAGE: usize = 4096;
+/// The condition of a policy that names a label which makes many identities; there only where it holds.
+const MULTIPLIED: &str = "IdentitiesMultiplied";
 
 /// Whether something holds, why, and since when.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,12 +22,23 @@ pub(super) struct Condition {
     pub(super) since: Timestamp,
 }
 
-pub(super) fn notice(
+/// The event of a policy that is not valid.
+pub(super) fn invalid(
     key: &PolicyKey,
     input: &PolicyInput,
     problem: &str,
     in_force: bool,
 ) -> Notice {
+    let note = format!("{problem}; {}", what_holds(in_force));
+    notice(key, input, "Invalid", &note)
+}
+
+/// The event of a policy that makes many identities.
+pub(super) fn multiplies(key: &PolicyKey, input: &PolicyInput, costly: &Costly) -> Notice {
+    notice(key, input, MULTIPLIED, &costly.message())
+}
+
+fn notice(key: &PolicyKey, input: &PolicyInput, reason: &str, note: &str) -> Notice {
     let api_version = input.value.get("apiVersion").and_then(Value::as_str);
     Notice {
         api_version: api_version.unwrap_or_default().to_owned(),
@@ -35,9 +46,9 @@ pub(super) fn notice(
         namespace: key.namespace().map(str::to_owned),
         name: key.name().to_owned(),
         uid: Some(input.uid.clone()).filter(|uid| !uid.is_empty()),
-        reason: "Invalid",
-        // The API's limit is 1024 bytes.
-        note: shortened(&format!("{problem}; {}", what_holds(in_force)), 1000),
+        action: "Compile",
+        reason: reason.to_owned(),
+        note: shortened(note, MAX_NOTE),
         warning: true,
     }
 }
@@ -50,22 +61,12 @@ const fn what_holds(in_force: bool) -> &'static str {
     }
 }
 
-fn shortened(text: &str, limit: usize) -> String {
-    if text.len() <= limit {
-        return text.to_owned();
-    }
-    let end = (0..=limit)
-        .rev()
-        .find(|end| text.is_char_boundary(*end))
-        .unwrap_or(0);
-    format!("{} …", &text[..end])
-}
-
 /// What a status tells, as found.
 #[derive(Default)]
 pub(super) struct Found {
     pub(super) valid: Option<Condition>,
     pub(super) enforced: Option<Condition>,
+    pub(super) multiplied: Option<Condition>,
     pub(super) last_valid: Option<String>,
     pub(super) digest: Option<u64>,
     /// The generation that was enforced everywhere.
@@ -92,6 +93,7 @@ impl Found {
             settled_generation: enforced.and_then(|_| status.get("observedGeneration")?.as_i64()),
             valid: condition("Valid"),
             enforced: condition("Enforced"),
+            multiplied: condition(MULTIPLIED).filter(|multiplied| multiplied.holds),
             last_valid: status
                 .get("lastValid")
                 .and_then(Value::as_str)
@@ -138,8 +140,16 @@ pub(super) fn status(key: &PolicyKey, state: &mut PolicyState, now: Timestamp) -
             (false, "Pending", "not published to nodes yet".to_owned())
         } else {
             let all = enforced == of && of > 0;
-            let reason = if all { "Enforced" } else { "Pending" };
-            (all, reason, format!("enforced on {enforced} of {of} nodes"))
+            let mut message = format!("enforced on {enforced} of {of} nodes");
+            for failure in &state.failures {
+                message = format!("{message}; {failure}");
+            }
+            let reason = match (all, state.failures.is_empty()) {
+                (true, _) => "Enforced",
+                (false, true) => "Pending",
+                (false, false) => "NodesFailing",
+            };
+            (all, reason, shortened(&message, MAX_MESSAGE))
         };
         let enforced_now = turned(state.enforced.take(), holds, reason, message, now);
         conditions.push(condition("Enforced", &enforced_now, state.input.generation));
@@ -147,6 +157,13 @@ pub(super) fn status(key: &PolicyKey, state: &mut PolicyState, now: Timestamp) -
         if key.is_own() && published {
             status["nodes"] = json!({ "enforced": enforced, "desired": of });
         }
+    }
+    state.multiplied = state.costly.as_ref().map(|costly| {
+        let before = state.multiplied.take();
+        turned(before, true, "LabelOfManyValues", costly.message(), now)
+    });
+    if let Some(multiplied) = &state.multiplied {
+        conditions.push(condition(MULTIPLIED, multiplied, state.input.generation));
     }
     status["conditions"] = Value::Array(conditions);
     if key.is_own() {

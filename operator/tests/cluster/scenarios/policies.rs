@@ -2,7 +2,7 @@
 
 use crate::scene::{Scene, condition, outcome_of, policy, policy_object};
 use serde_json::{Value, json};
-use sluice_operator::core::Change;
+use sluice_operator::core::{Change, Input};
 use sluice_stream::Revision;
 use sluice_world::NodeName;
 
@@ -291,4 +291,81 @@ fn a_kind_that_is_no_longer_installed_has_no_policies() {
     scene.remove(&object);
     scene.commit();
     assert!(scene.policies_in_force().is_empty());
+}
+
+/// Pods with a label whose value is each one's own.
+fn singular_pods(scene: &mut Scene, count: usize) {
+    for number in 0..count {
+        let name = format!("web-{number}");
+        let labels = [("app", "web"), ("pod-name", name.as_str())];
+        scene.pod(&name, "n1", &labels);
+    }
+}
+
+#[test]
+fn a_policy_that_multiplies_identities_says_so() {
+    let mut scene = Scene::leader();
+    scene.node("n1");
+    singular_pods(&mut scene, 120);
+    scene.put(&policy("by-app", "web"));
+    scene.commit();
+    scene.slow_writes();
+    assert!(scene.writes().1.is_empty(), "one identity for all");
+    let mut costly = policy("by-pod", "web");
+    costly["spec"]["endpointSelector"] = json!({ "matchLabels": { "pod-name": "web-0" } });
+    scene.put(&costly);
+    scene.commit();
+    scene.slow_writes();
+    let (writes, notices) = scene.writes();
+    let [notice] = &notices[..] else {
+        panic!("{notices:?}")
+    };
+    assert_eq!(
+        (notice.name.as_str(), notice.reason.as_str()),
+        ("by-pod", "IdentitiesMultiplied")
+    );
+    let told = condition(&writes, "by-pod", "IdentitiesMultiplied").unwrap();
+    assert_eq!(told["status"], "True");
+    let message = told["message"].as_str().unwrap();
+    assert!(message.contains("`pod-name`"), "{message}");
+    assert!(
+        message.contains("makes 120 identities of what would be 1 without it"),
+        "{message}"
+    );
+    assert!(condition(&writes, "by-app", "IdentitiesMultiplied").is_none());
+    scene.slow_writes();
+    assert!(scene.writes().1.is_empty(), "told once");
+
+    // Fewer, but not by half: it stays told. By more than half: it is not any more.
+    let remove = |scene: &mut Scene, which: std::ops::Range<usize>| {
+        for number in which {
+            let id = super::pod_ref(&format!("web-{number}"));
+            scene.cluster.apply(Input::Pod(id, None));
+        }
+        scene.commit();
+        scene.slow_writes();
+        condition(&scene.writes().0, "by-pod", "IdentitiesMultiplied")
+    };
+    assert!(remove(&mut scene, 60..120).is_some());
+    assert!(remove(&mut scene, 10..60).is_none());
+}
+
+#[test]
+fn a_policy_without_a_status_says_so_in_an_event() {
+    let mut scene = Scene::leader();
+    scene.node("n1");
+    singular_pods(&mut scene, 120);
+    scene.put(&json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": { "name": "np", "namespace": "default", "uid": "uid-np", "generation": 1 },
+        "spec": { "podSelector": { "matchExpressions": [{ "key": "pod-name", "operator": "Exists" }] }, "policyTypes": ["Ingress"] },
+    }));
+    scene.commit();
+    scene.slow_writes();
+    let (_, notices) = scene.writes();
+    assert_eq!(
+        (notices[0].kind.as_str(), notices[0].reason.as_str()),
+        ("NetworkPolicy", "IdentitiesMultiplied")
+    );
 }
