@@ -76,6 +76,7 @@ impl KernelEngine {
                 mac: Mac::local(number),
                 host_mac: Mac::local(0),
                 addresses: pod.addresses.clone(),
+                uid: None,
             };
             loaded.node.know_interface(&pod.id, interface)?;
         }

@@ -21,13 +21,15 @@ use sluice_abi::{
     service::Frontend,
 };
 use sluice_datapath::{
-    load::{self, Attachment, Datapath, Instance, LoadError, Sizes},
+    load::{self, Attacher, Attachment, Datapath, Instance, LoadError, Sizes},
     net::{Mac, NetNs},
-    state::{AddressChange, Addresses, Endpoints, Excluded, Nodes, Services, Settings, Targets},
+    state::{
+        AddressChange, Addresses, Endpoints, Excluded, Nodes, Place, Services, Settings, Targets,
+    },
     writer::{Change, KernelStore, MapStore, Usage, Writer},
 };
 use sluice_policy::{Delta, delta};
-use sluice_world::{NodeName, PodRef};
+use sluice_world::{NodeName, PodRef, PodUid};
 
 use crate::{
     AgentError,
@@ -53,6 +55,8 @@ pub struct Interface {
     pub host_mac: Mac,
     /// The pod's addresses, at most one of each family.
     pub addresses: Vec<IpAddr>,
+    /// Which of the pods of its name it is, where that is known: it never gets another one's tables.
+    pub uid: Option<PodUid>,
 }
 
 /// A node.
@@ -77,6 +81,8 @@ pub struct Node {
     held_prefixes: HashMap<PrefixKey, AddressInfo>,
     subjects: BTreeMap<PodRef, delta::Endpoint>,
     interfaces: BTreeMap<PodRef, Interface>,
+    /// Endpoints that have ended, whose connections are still to go; whether they have been looked for once.
+    ended: BTreeMap<Place, bool>,
     /// A change of the tables failed: the next one compares all of them.
     out_of_step: bool,
     /// See [`Node::operations`].
@@ -135,6 +141,7 @@ impl Node {
             held_prefixes: HashMap::new(),
             subjects: BTreeMap::new(),
             interfaces: BTreeMap::new(),
+            ended: BTreeMap::new(),
             out_of_step: false,
             operations: 0,
             book: Arc::default(),
@@ -220,6 +227,14 @@ impl Node {
         self.put_endpoint(pod)
     }
 
+    /// Attaches endpoint programs from other threads; `None` for a node without instance.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn attacher(&self) -> Result<Option<Attacher>, AgentError> {
+        Ok(self.datapath.attacher()?)
+    }
+
     /// Attaches the program for what comes from outside the cluster.
     ///
     /// # Errors
@@ -257,7 +272,7 @@ impl Node {
     /// The kernel refuses.
     pub fn remove_interface(&mut self, pod: &PodRef) -> Result<(), AgentError> {
         if let Some(interface) = self.interfaces.remove(pod) {
-            self.endpoints.remove(interface.index)?;
+            self.end_endpoint(interface.index)?;
             self.datapath.detach(interface.index)?;
         }
         Ok(())
@@ -270,7 +285,7 @@ impl Node {
     /// The kernel refuses.
     pub fn close_interface(&mut self, pod: &PodRef) -> Result<(), AgentError> {
         if let Some(interface) = self.interfaces.remove(pod) {
-            self.endpoints.remove(interface.index)?;
+            self.end_endpoint(interface.index)?;
         }
         Ok(())
     }
@@ -289,7 +304,7 @@ impl Node {
         let all = self.endpoints.iter().map(|(_, record)| record.ifindex);
         let unknown: Vec<u32> = all.filter(|index| !known.contains(index)).collect();
         for index in unknown {
-            self.endpoints.remove(index)?;
+            self.end_endpoint(index)?;
         }
         Ok(())
     }
@@ -343,12 +358,18 @@ impl Node {
         self.writer.usage()
     }
 
-    /// Removes connections that are over, so that their memory comes back. Call it every few seconds.
+    /// Removes connections that are over, and those of endpoints that have ended, so that their memory comes back. Call it every few
+    /// seconds.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn collect_connections(&self) -> Result<usize, AgentError> {
-        Ok(self.datapath.connections()?.collect()?.live)
+    pub fn collect_connections(&mut self) -> Result<usize, AgentError> {
+        let ended = self.ended.keys().copied().collect();
+        let live = self.datapath.connections()?.collect(&ended)?.live;
+        // A packet that was under way when its endpoint ended may have left an entry behind this look.
+        self.ended
+            .retain(|_, looked| !std::mem::replace(looked, true));
+        Ok(live)
     }
 
     /// The datapath, for counters and test runs.
@@ -431,7 +452,7 @@ impl Node {
             } else {
                 self.subjects.remove(pod);
                 if let Some(interface) = self.interfaces.get(pod) {
-                    self.endpoints.remove(interface.index)?;
+                    self.end_endpoint(interface.index)?;
                 }
             }
         }
@@ -470,12 +491,25 @@ impl Node {
         touched.iter().try_for_each(|pod| self.put_endpoint(pod))
     }
 
+    /// Ends the endpoint at an interface, if there is one. Its connections are nobody's from then on.
+    fn end_endpoint(&mut self, index: u32) -> Result<(), AgentError> {
+        let place = self.endpoints.place(index);
+        self.endpoints.remove(index)?;
+        self.ended.extend(place.map(|place| (place, false)));
+        Ok(())
+    }
+
     /// Writes a pod's endpoint if both its interface and its tables are known.
     fn put_endpoint(&mut self, pod: &PodRef) -> Result<(), AgentError> {
         let (Some(subject), Some(interface)) = (self.subjects.get(pod), self.interfaces.get(pod))
         else {
             return Ok(());
         };
+        if !PodUid::may_be(subject.uid, interface.uid) {
+            // Another pod of the same name is meant. What had been said of this one holds no more.
+            self.end_endpoint(interface.index)?;
+            return Ok(());
+        }
         let (Some(egress_table), Some(ingress_table)) = (
             self.tables.table(subject.egress),
             self.tables.table(subject.ingress),

@@ -3,6 +3,7 @@
 
 mod loader_support;
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -80,7 +81,7 @@ fn pods_talk_in_both_families_and_a_denial_cuts_them() {
         datapath
             .connections()
             .unwrap()
-            .collect_at(u64::MAX)
+            .collect_at(u64::MAX, &BTreeSet::new())
             .unwrap()
             .removed
             > 0

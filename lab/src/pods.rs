@@ -256,6 +256,7 @@ fn endpoint(plan: &PodPlan, interface: u32) -> Interface {
         mac: plan.mac,
         host_mac: plan.host_mac,
         addresses: plan.addresses.clone(),
+        uid: None,
     }
 }
 

@@ -10,7 +10,7 @@ use sluice_abi::{
     program::{Cell, Program, RangeKey},
 };
 use sluice_crds::parsed::PolicyRef;
-use sluice_world::{NodeName, PodRef, RuleRef};
+use sluice_world::{NodeName, PodRef, PodUid, RuleRef};
 
 use crate::rule::ProxyRule;
 
@@ -102,6 +102,8 @@ pub struct Endpoint {
     pub ingress: u32,
     /// The number of its node.
     pub node: u32,
+    /// Which of the pods that have had this name, where whoever publishes the delta knows: the compiler does not.
+    pub uid: Option<PodUid>,
 }
 
 /// What a proxy has to do for one redirect: any of the rules lets a request pass.

@@ -20,6 +20,7 @@ use axum::{
 use serde_json::{Value, json};
 use sluice_datapath::probe::Feature;
 use sluice_stream::Overlay;
+use sluice_world::PodUid;
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::Notify,
@@ -199,7 +200,9 @@ async fn endpoints(State(asked): State<Asked>) -> Json<Value> {
     let known = asked.board.read(Clone::clone);
     let one = |record: &crate::endpoint::Record| {
         let pod = record.pod_ref();
-        let identity = known.subjects.get(&pod);
+        let subject = known.subjects.get(&pod);
+        let subject = subject.filter(|subject| PodUid::may_be(subject.uid, record.pod_uid()));
+        let identity = subject.map(|subject| subject.identity);
         let state = match (&record.pod, identity) {
             (None, _) => "unmanaged",
             (_, Some(_)) => "ready",

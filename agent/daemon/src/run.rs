@@ -212,6 +212,11 @@ impl Agent {
             features,
         };
         runtime.spawn(cluster::run(session));
+        let finishing = Arc::clone(&manager);
+        thread::Builder::new()
+            .name("interfaces".to_owned())
+            .spawn(move || finishing.finish_when_quiet())
+            .context("starting the thread for interfaces")?;
         let agent = Self {
             engine: handle,
             manager,

@@ -129,6 +129,6 @@ pub enum EndpointState {
     Waiting,
     /// It has an interface, and its tables are in the kernel.
     Ready,
-    /// Its interface is gone.
+    /// Its interface is gone, or nothing has been heard of its node's agent for a while.
     Disconnected,
 }

@@ -148,5 +148,6 @@ fn endpoint(plan: &PodPlan, interface: u32) -> Interface {
         mac: plan.mac,
         host_mac: plan.host_mac,
         addresses: plan.addresses.clone(),
+        uid: None,
     }
 }

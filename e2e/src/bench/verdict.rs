@@ -3,7 +3,7 @@
 //! A packet of a known flow can be run over and over: `hot`. A packet that opens a flow can't, so thousands of different ones are run
 //! once each and the median is taken, for which the same packets, run once each through an empty program, are the harness to subtract.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{collections::BTreeSet, fmt::Write as _, time::Duration};
 
 use anyhow::{Result, ensure};
 use sluice_abi::event::Hook;
@@ -163,6 +163,7 @@ fn plug(node: &mut Node) -> Result<()> {
         mac: Mac(SERVER_MAC),
         host_mac: Mac(HOST_MAC),
         addresses: SERVER.to_vec(),
+        uid: None,
     };
     Ok(node.know_interface(&ladder::pod("server"), interface)?)
 }
@@ -189,7 +190,9 @@ fn measure(node: &Node, ladder: Ladder, family: usize, effort: Effort) -> Result
     let (established_hot, harness_hot) = bench.over_and_over(&going_on, true)?;
     let (denied_hot, _) = bench.over_and_over(&refused, false)?;
     while events.next_event().is_some() {}
-    node.datapath().connections()?.collect_at(u64::MAX)?;
+    node.datapath()
+        .connections()?
+        .collect_at(u64::MAX, &BTreeSet::new())?;
     Ok(Figures {
         harness_hot,
         harness_once,

@@ -1,6 +1,8 @@
 //! The writers' work as packets meet it. A full map of peers: what would be given is not, what would be taken away is, and trying again
 //! converges. Removed connections: their counts stay.
 
+use std::collections::BTreeSet;
+
 use sluice_abi::config::Config;
 use sluice_abi::endpoint::Endpoint;
 use sluice_abi::event::Hook;
@@ -9,7 +11,7 @@ use sluice_abi::policy::PeerCell;
 use sluice_abi::program::{Cell, Program, Verdict};
 use sluice_abi::{Cookie, Identity, Range, Reason};
 use sluice_datapath::load::Sizes;
-use sluice_datapath::state::AddressChange;
+use sluice_datapath::state::{AddressChange, Place};
 use sluice_datapath::writer::{AttributionImage, Change, ProgramImage, TableUpdate, WriteError};
 
 use crate::common::{
@@ -125,7 +127,15 @@ fn what_the_connections_of_a_removed_endpoint_counted_stays_counted() {
     let before = counters.rules().unwrap();
     assert_eq!(before[&RULE].packets, 2);
     let connections = kernel.datapath.connections().unwrap();
-    assert_eq!(connections.remove_of(B).unwrap(), 2);
+    let place = kernel.datapath.endpoints().unwrap().place(ifindex(B));
+    let gone = place.expect("B is an endpoint");
+    let another = Place {
+        generation: gone.generation + 1,
+        ..gone
+    };
+    let collect = |place| connections.collect(&BTreeSet::from([place])).unwrap();
+    assert_eq!(collect(another).removed, 0, "of the next one in its slot");
+    assert_eq!(collect(gone).removed, 2);
     assert!(connections.list().unwrap().is_empty());
     assert_eq!(counters.rules().unwrap(), before);
 }

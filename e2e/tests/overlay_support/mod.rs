@@ -376,6 +376,7 @@ fn station(test: &str, number: usize, world: &World) -> Station {
             mac: plan.mac,
             host_mac: plan.host_mac,
             addresses: plan.addresses.clone(),
+            uid: None,
         };
         let namespace = NetNs::open(station.network.namespace().name()).unwrap();
         station

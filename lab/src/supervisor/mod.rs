@@ -16,7 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sluice_agent::{Node as Agent, config};
+use sluice_agent::{AgentError, Node as Agent, config};
 use sluice_datapath::{load::Sizes, probe};
 use sluice_policy::{Index, Settings, Store as IdentityStore};
 use sluice_world::{Mode, NodeName, World};
@@ -100,7 +100,7 @@ impl Supervisor {
 
     fn begin(options: &Options, before: Option<&Record>) -> Result<Self, LabError> {
         probe::mount_bpffs()
-            .map_err(|error| LabError::Agent(sluice_agent::AgentError::Load(error.into())))?;
+            .map_err(|error| LabError::Agent(AgentError::Load(error.into())))?;
         let name = options.name.clone();
         // The manifests are read before anything is made: most failures are there.
         let manifests = store::read_paths(&options.sources)?;
@@ -194,6 +194,14 @@ impl Supervisor {
     #[must_use]
     pub const fn agent(&self) -> &Agent {
         &self.agent
+    }
+
+    /// Removes connections that are over. Call it every few seconds.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn collect_connections(&mut self) -> Result<usize, AgentError> {
+        self.agent.collect_connections()
     }
 
     /// How the lab is.

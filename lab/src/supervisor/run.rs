@@ -113,7 +113,7 @@ fn supervise(
         }
         if collected.elapsed() >= COLLECTION {
             collected = Instant::now();
-            if let Err(error) = supervisor.agent().collect_connections() {
+            if let Err(error) = supervisor.collect_connections() {
                 say(&format!("removing connections that are over: {error}"));
             }
         }

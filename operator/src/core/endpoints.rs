@@ -1,16 +1,23 @@
 //! Stored endpoints: what is written of each pod. When and how fast is the writer's.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 use sluice_crds::resources::{EndpointState, GROUP, SluiceEndpointSpec, VERSION};
-use sluice_world::PodRef;
+use sluice_world::{NodeName, PodRef};
 
 use super::{
+    absence::Absence,
     pods::{Interface, Pods},
     write::{Change, Object, Write},
 };
 
-/// Brings a pod's stored endpoint up to date; nothing where it is.
-pub(super) fn write(pods: &mut Pods, id: &PodRef) -> Option<Write> {
+/// Brings a pod's stored endpoint up to date; nothing where it is. Of the `lost` nodes nobody knows how their pods are.
+pub(super) fn write(
+    pods: &mut Pods,
+    lost: &BTreeMap<NodeName, Absence>,
+    id: &PodRef,
+) -> Option<Write> {
     let object = Object::own(
         "SluiceEndpoint",
         "sluiceendpoints",
@@ -32,6 +39,9 @@ pub(super) fn write(pods: &mut Pods, id: &PodRef) -> Option<Write> {
         addresses: addresses.iter().map(ToString::to_string).collect(),
         policy_revision: state.revision.map(|revision| revision.to_string()),
         state: match state.interface {
+            _ if lost.get(&state.node).is_some_and(|absence| absence.noted) => {
+                EndpointState::Disconnected
+            }
             Some(Interface::Up(_)) => EndpointState::Ready,
             Some(Interface::Down) => EndpointState::Disconnected,
             None => EndpointState::Waiting,

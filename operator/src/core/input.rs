@@ -99,6 +99,8 @@ impl Input {
 pub struct PodInput {
     /// Its UID.
     pub uid: String,
+    /// The UID that its node knows it by: of a static pod's image here that of the static pod, else its own.
+    pub runtime_uid: String,
     /// The pod; it names a node.
     pub pod: Pod,
 }
@@ -204,7 +206,7 @@ pub struct RecordInput {
 pub struct RememberedEndpoint {
     /// UID of its pod.
     pub uid: String,
-    /// The addresses it had; none for one that is disconnected.
+    /// The addresses it had; none for one whose interface is gone.
     pub addresses: Vec<IpAddr>,
     /// Digest of its content, to tell whether it has to be written again.
     pub digest: u64,
@@ -219,10 +221,12 @@ pub mod convert {
         SliceInput, SluiceEndpoint, SluiceNode, Value,
     };
     use serde_json::json;
-    use sluice_crds::resources::EndpointState;
     use sluice_world::{BuildError, builder};
 
     use crate::core::endpoints::digest;
+
+    /// The annotation by which a kubelet marks the image of a static pod.
+    const MIRROR: &str = "kubernetes.io/config.mirror";
 
     /// A namespace.
     #[must_use]
@@ -246,7 +250,13 @@ pub mod convert {
         };
         let input = pod.map(|pod| {
             let uid = object.metadata.uid.clone().unwrap_or_default();
-            Box::new(PodInput { uid, pod })
+            let mirrored = object.metadata.annotations.as_ref();
+            let mirrored = mirrored.and_then(|known| known.get(MIRROR)).cloned();
+            Box::new(PodInput {
+                runtime_uid: mirrored.unwrap_or_else(|| uid.clone()),
+                uid,
+                pod,
+            })
         });
         (Input::Pod(id, input), error)
     }
@@ -426,8 +436,7 @@ pub mod convert {
     #[must_use]
     pub fn endpoint(object: SluiceEndpoint) -> Input {
         let digest = digest(&object.spec);
-        let connected = object.spec.state != EndpointState::Disconnected;
-        let addresses = object.spec.addresses.iter().filter(|_| connected);
+        let addresses = object.spec.addresses.iter();
         let input = RememberedEndpoint {
             addresses: addresses.filter_map(|text| text.parse().ok()).collect(),
             uid: object.spec.pod_uid,

@@ -8,6 +8,7 @@
 //!
 //! A follower applies and never commits; becoming the leader, it commits everything at once under the numbers that stored objects give.
 
+mod absence;
 mod endpoints;
 mod health;
 mod identities;

@@ -7,9 +7,10 @@ use std::{
     sync::Arc,
 };
 
+use sluice_abi::Identity;
 use sluice_policy::delta::Endpoint;
 use sluice_stream::Revision;
-use sluice_world::{ContainerPort, Labels, NodeName, Pod, PodRef};
+use sluice_world::{ContainerPort, Labels, NodeName, Pod, PodRef, PodUid};
 
 use super::input::{PodInput, RememberedEndpoint};
 
@@ -35,6 +36,8 @@ pub(super) enum Interface {
 #[derive(Debug)]
 pub(super) struct PodState {
     pub(super) uid: String,
+    /// As [`PodInput::runtime_uid`].
+    runtime_uid: String,
     pub(super) node: NodeName,
     shape: Arc<Shape>,
     status: Vec<IpAddr>,
@@ -55,6 +58,8 @@ pub(super) struct Pods {
     /// Reports of pods whose objects are not here yet: by pod, with node and UID.
     early: HashMap<PodRef, (NodeName, String, Interface)>,
     remembered: HashMap<PodRef, RememberedEndpoint>,
+    /// What the index said last of pods that have gone since the last commit: it says nothing anew of one that comes back the same.
+    pub(super) left: HashMap<PodRef, Endpoint>,
     /// Who has an address by an agent's word, which goes before any status.
     holders: HashMap<IpAddr, PodRef>,
     pub(super) dirty: BTreeSet<PodRef>,
@@ -73,13 +78,28 @@ impl Pods {
         self.all.keys()
     }
 
+    /// Nodes that have pods.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = &NodeName> {
+        self.by_node.keys()
+    }
+
+    /// The pods of a node.
+    pub(super) fn of_node(&self, node: &NodeName) -> impl Iterator<Item = &PodRef> {
+        self.by_node.get(node).into_iter().flatten()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.all.len()
     }
 
-    /// Takes in an object. A pod of another UID is another pod: nothing said of the one before holds.
-    pub(super) fn put(&mut self, id: PodRef, input: PodInput) {
-        let PodInput { uid, pod } = input;
+    /// Takes in an object. A pod of another UID is another pod: nothing said of the one before holds. Returns the identity that the index
+    /// has for one of this name which had gone.
+    pub(super) fn put(&mut self, id: PodRef, input: PodInput) -> Option<Identity> {
+        let PodInput {
+            uid,
+            runtime_uid,
+            pod,
+        } = input;
         let shape = self.share(Shape {
             labels: pod.labels,
             service_account: pod.service_account,
@@ -91,7 +111,7 @@ impl Pods {
         {
             let same = known.shape == shape && known.node == pod.node;
             if same && known.status == pod.addresses {
-                return;
+                return None;
             }
             known.shape = shape;
             if known.node != pod.node {
@@ -104,9 +124,12 @@ impl Pods {
             known.node = pod.node;
             known.status = pod.addresses;
             self.dirty.insert(id);
-            return;
+            return None;
         }
-        self.remove_entry(&id);
+        // What the index said last is of the name: it may have nothing to say of a pod that is as the one before it was.
+        let back = self.left.remove(&id);
+        let before = self.remove_entry(&id);
+        let endpoint = before.and_then(|before| before.endpoint).or(back);
         self.by_node
             .entry(pod.node.clone())
             .or_default()
@@ -114,28 +137,33 @@ impl Pods {
         let early = self
             .early
             .remove(&id)
-            .filter(|(node, of, _)| *of == uid && *node == pod.node);
+            .filter(|(node, of, _)| *of == runtime_uid && *node == pod.node);
         let interface = early.map(|(_, _, interface)| interface);
         self.hold(&id, interface.as_ref());
         let written = self.remembered.get(&id).map(|remembered| remembered.digest);
         let state = PodState {
             uid,
+            runtime_uid,
             node: pod.node,
             shape,
             status: pod.addresses,
             interface,
-            endpoint: None,
+            endpoint,
             revision: None,
             written,
         };
         self.all.insert(id.clone(), state);
         self.dirty.insert(id);
+        back.map(|endpoint| endpoint.identity)
     }
 
     /// Takes a pod out; the one that was there.
     pub(super) fn remove(&mut self, id: &PodRef) -> Option<PodState> {
         self.early.remove(id);
         let state = self.remove_entry(id)?;
+        if let Some(endpoint) = state.endpoint {
+            self.left.insert(id.clone(), endpoint);
+        }
         self.dirty.insert(id.clone());
         Some(state)
     }
@@ -154,7 +182,7 @@ impl Pods {
 
     /// Takes in what a pod's agent says. Kept for later where the pod's object is still on its way.
     pub(super) fn report(&mut self, node: &NodeName, id: PodRef, uid: String, said: Interface) {
-        let known = self.all.get(&id).filter(|known| known.uid == uid);
+        let known = self.all.get(&id).filter(|known| known.runtime_uid == uid);
         let Some(known) = known else {
             if said == Interface::Down {
                 self.early.remove(&id);
@@ -219,6 +247,11 @@ impl Pods {
             listens: BTreeSet::new(),
             external: false,
         })
+    }
+
+    /// Which of the pods of its name a pod is, as its node knows it.
+    pub(super) fn runtime_uid(&self, id: &PodRef) -> Option<PodUid> {
+        PodUid::of(&self.all.get(id)?.runtime_uid)
     }
 
     /// Whether a pod shares its node's network: then it is the node, and no endpoint.

@@ -1,18 +1,19 @@
 //! The whole cluster, and the steps it takes: inputs, commits, publications, writes.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
     time::Duration,
 };
 
 use ipnet::IpNet;
 use k8s_openapi::jiff::Timestamp;
-use sluice_policy::{Index, ItemRef};
+use sluice_policy::{Delta, Endpoint, Index, ItemRef};
 use sluice_stream::{Batch, Overlay, Report, Revision, Settings};
 use sluice_world::{Labels, Mode, NodeName, PodRef, WorldItem, builder};
 
 use super::{
+    absence::{self, Absence},
     endpoints,
     identities::Identities,
     input::{Input, Kind},
@@ -103,6 +104,8 @@ pub struct Cluster {
     moved: Vec<PodRef>,
     /// Whose stored endpoint may have to be written.
     unwritten: BTreeSet<PodRef>,
+    /// Nodes with pods and without agent.
+    absent: BTreeMap<NodeName, Absence>,
 }
 
 impl Cluster {
@@ -123,6 +126,7 @@ impl Cluster {
             settings: None,
             moved: Vec::new(),
             unwritten: BTreeSet::new(),
+            absent: BTreeMap::new(),
         }
     }
 
@@ -132,7 +136,11 @@ impl Cluster {
             Input::Listing(kind) => drop(self.listing.insert(kind)),
             Input::Listed(kind) => drop(self.listing.remove(&kind)),
             Input::Namespace(name, labels) => self.put_namespace(name, labels),
-            Input::Pod(id, Some(pod)) => self.pods.put(id, *pod),
+            Input::Pod(id, Some(pod)) => {
+                if let Some(identity) = self.pods.put(id, *pod) {
+                    self.identities.count(identity.0, 1);
+                }
+            }
             Input::Pod(id, None) => self.remove_pod(&id),
             Input::Node(name, node) => self.nodes.put(name, node.map(|node| *node)),
             Input::Service(id, service) => {
@@ -183,6 +191,7 @@ impl Cluster {
         self.identities.recount();
         self.unwritten.extend(self.pods.orphans().cloned());
         self.settings = None;
+        self.absent.clear();
     }
 
     /// Whether it leads.
@@ -216,10 +225,12 @@ impl Cluster {
         self.stage_namespaces(&mut index);
         let nodes = self.stage_nodes(&mut index);
         let services = self.stage_services(&mut index);
-        self.stage_pods(&mut index);
+        let staged = self.stage_pods(&mut index);
         self.stage_policies(&mut index);
         let mut delta = index.commit();
         self.index = Some(index);
+        self.tell_uids(&staged, &mut delta);
+        self.pods.left.clear();
 
         let mut step = Step {
             errors: std::mem::take(&mut delta.errors),
@@ -293,7 +304,7 @@ impl Cluster {
             let Some(id) = self.unwritten.pop_first() else {
                 break;
             };
-            writes.extend(endpoints::write(&mut self.pods, &id));
+            writes.extend(endpoints::write(&mut self.pods, &self.absent, &id));
         }
         (writes, notices)
     }
@@ -305,6 +316,10 @@ impl Cluster {
             return Vec::new();
         }
         let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+        let is_there = |name: &NodeName| agents.sessions.contains_key(name);
+        for name in absence::note(&mut self.absent, self.pods.nodes(), is_there, now) {
+            self.unwritten.extend(self.pods.of_node(&name).cloned());
+        }
         let mut writes = self.identities.statuses();
         writes.extend(
             self.nodes
@@ -428,14 +443,37 @@ impl Cluster {
         dirty
     }
 
-    fn stage_pods(&mut self, index: &mut Index) {
-        for id in std::mem::take(&mut self.pods.dirty) {
+    fn stage_pods(&mut self, index: &mut Index) -> BTreeSet<PodRef> {
+        let staged = std::mem::take(&mut self.pods.dirty);
+        for id in staged.iter().cloned() {
             match self.pods.item(&id) {
                 Some(pod) => index.apply(WorldItem::Pod(pod)),
                 None => index.delete(ItemRef::Pod(id.clone())),
             }
             self.moved.push(id);
         }
+        staged
+    }
+
+    /// Says which pods are meant, which the index does not know: one that replaces another of its name is told of even where the index
+    /// finds both the same.
+    fn tell_uids(&self, staged: &BTreeSet<PodRef>, delta: &mut Delta) {
+        for (id, endpoint) in &mut delta.endpoints {
+            if let Some(endpoint) = endpoint {
+                endpoint.uid = self.pods.runtime_uid(id);
+            }
+        }
+        let said: HashSet<&PodRef> = delta.endpoints.iter().map(|(id, _)| id).collect();
+        let replaced: Vec<_> = staged
+            .iter()
+            .filter(|id| !said.contains(id))
+            .filter_map(|id| {
+                let before = self.pods.get(id)?.endpoint?;
+                let uid = self.pods.runtime_uid(id);
+                (before.uid != uid).then(|| (id.clone(), Some(Endpoint { uid, ..before })))
+            })
+            .collect();
+        delta.endpoints.extend(replaced);
     }
 
     fn stage_policies(&mut self, index: &mut Index) {
@@ -452,14 +490,12 @@ impl Cluster {
         }
     }
 
-    fn move_endpoint(&mut self, id: &PodRef, endpoint: Option<sluice_policy::Endpoint>) {
+    fn move_endpoint(&mut self, id: &PodRef, endpoint: Option<Endpoint>) {
         let Some(pod) = self.pods.get_mut(id) else {
             return;
         };
         let before = std::mem::replace(&mut pod.endpoint, endpoint);
-        let number = |endpoint: Option<sluice_policy::Endpoint>| {
-            endpoint.map(|endpoint| endpoint.identity.0)
-        };
+        let number = |endpoint: Option<Endpoint>| endpoint.map(|endpoint| endpoint.identity.0);
         if number(before) != number(endpoint) {
             if let Some(number) = number(before) {
                 self.identities.count(number, -1);

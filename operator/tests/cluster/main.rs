@@ -1,4 +1,5 @@
 //! The core of the operator without an API server.
 
+mod replaced;
 mod scenarios;
 mod scene;

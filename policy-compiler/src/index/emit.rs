@@ -38,6 +38,7 @@ impl Index {
                     egress,
                     ingress,
                     node: entry.node,
+                    uid: None,
                 })
             });
             delta.endpoints.push(((*entry.id).clone(), endpoint));

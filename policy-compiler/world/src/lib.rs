@@ -17,8 +17,8 @@ pub use answer::{Answer, Mode, Reason, RuleRef, Section, Side, SideVerdict};
 pub use builder::{BuildError, Inputs, Workload, build, build_after};
 pub use learned::{Learned, LearnedError};
 pub use model::{
-    CidrGroup, ContainerPort, Labels, Namespace, Node, NodeName, Pod, PodRef, Policy, Service,
-    ServiceRef, WorldItem,
+    CidrGroup, ContainerPort, Labels, Namespace, Node, NodeName, Pod, PodRef, PodUid, Policy,
+    Service, ServiceRef, WorldItem,
 };
 pub use protocol::protocol_name;
 pub use query::{AddressBook, HttpRequest, QueriesError, Query, QueryError, QueryParser, Target};

@@ -31,6 +31,42 @@ pub struct PodRef {
     pub name: String,
 }
 
+/// Tells a pod from others of the same name, before it and after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PodUid(pub [u8; 16]);
+
+impl PodUid {
+    /// Of an object's UID as its text; `None` for an empty one. UIDs are UUIDs, and of static pods 32 hexadecimal digits: these are kept
+    /// as they are, and of any other text a digest.
+    #[must_use]
+    pub fn of(text: &str) -> Option<Self> {
+        if text.is_empty() {
+            return None;
+        }
+        let digits: String = text.chars().filter(|c| *c != '-').collect();
+        let number = (digits.len() == 32)
+            .then(|| u128::from_str_radix(&digits, 16).ok())
+            .flatten()
+            .unwrap_or_else(|| fnv(text.as_bytes()));
+        Some(Self(number.to_be_bytes()))
+    }
+
+    /// Whether both can be the same pod's: an unknown one may be anyone's.
+    #[must_use]
+    pub fn may_be(one: Option<Self>, other: Option<Self>) -> bool {
+        one.is_none() || other.is_none() || one == other
+    }
+}
+
+/// FNV-1a of 128 bits.
+fn fnv(bytes: &[u8]) -> u128 {
+    bytes
+        .iter()
+        .fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, |hash, byte| {
+            (hash ^ u128::from(*byte)).wrapping_mul(0x0100_0000_0000_0000_0000_013b)
+        })
+}
+
 /// Names a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeName(pub String);
@@ -175,4 +211,27 @@ pub enum WorldItem {
     CidrGroup(CidrGroup),
     /// A policy of any API, parsed.
     Policy(Arc<Policy>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uids_are_kept_exactly_where_they_are_uuids() {
+        let uid = PodUid::of("6f1c2a0e-0000-4000-8000-0000000000ff").unwrap();
+        assert_eq!(uid.0[..4], [0x6f, 0x1c, 0x2a, 0x0e]);
+        assert_eq!(uid.0[15], 0xff);
+        assert_eq!(PodUid::of("6F1C2A0E0000400080000000000000FF"), Some(uid));
+        assert_eq!(PodUid::of(""), None);
+        let odd = PodUid::of("uid-of-web-0");
+        assert!(odd.is_some() && odd != PodUid::of("uid-of-web-1"));
+    }
+
+    #[test]
+    fn an_unknown_pod_may_be_any() {
+        let [one, other] = ["a", "b"].map(PodUid::of);
+        assert!(PodUid::may_be(one, one) && !PodUid::may_be(one, other));
+        assert!(PodUid::may_be(None, one) && PodUid::may_be(one, None));
+    }
 }

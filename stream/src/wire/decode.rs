@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use prost::Message;
 use sluice_abi::{Cookie, Identity};
 use sluice_policy::{Delta, Endpoint, TableDelta};
-use sluice_world::{NodeName, PodRef, ServiceRef};
+use sluice_world::{NodeName, PodRef, PodUid, ServiceRef};
 
 use super::{
     pack::{Pack, unpack_all, unpack_one},
@@ -88,7 +88,7 @@ fn changes(changes: Changes) -> Result<Update> {
             .collect(),
         prefixes: unpack_all("prefixes", changes.prefixes)?,
         addresses: unpack_all("addresses", changes.addresses)?,
-        endpoints: changes.endpoints.into_iter().map(endpoint).collect(),
+        endpoints: all(changes.endpoints, endpoint)?,
         retired_peers: unpack_all("retired_peers", changes.retired_peers)?,
         dropped_tables: changes.dropped_tables,
         dropped_programs: changes.dropped_programs,
@@ -152,18 +152,25 @@ fn tables(messages: Vec<proto::Table>) -> Result<Vec<TableDelta>> {
     Ok(tables)
 }
 
-fn endpoint(message: proto::Endpoint) -> (PodRef, Option<Endpoint>) {
+fn endpoint(message: proto::Endpoint) -> Result<(PodRef, Option<Endpoint>)> {
+    let uid = match &message.uid[..] {
+        [] => None,
+        bytes => Some(PodUid(bytes.try_into().map_err(|_| {
+            invalid("endpoints.uid", format!("{} bytes, not 16", bytes.len()))
+        })?)),
+    };
     let endpoint = Endpoint {
         identity: Identity(message.identity),
         egress: message.egress,
         ingress: message.ingress,
         node: message.node,
+        uid,
     };
     let pod = PodRef {
         namespace: message.namespace,
         name: message.name,
     };
-    (pod, (!message.gone).then_some(endpoint))
+    Ok((pod, (!message.gone).then_some(endpoint)))
 }
 
 fn settings(message: &proto::Settings) -> Result<Settings> {

@@ -110,6 +110,9 @@ pub(crate) fn pieces_but_tables(update: &Update) -> Vec<Bytes> {
                 egress: known.map_or(0, |known| known.egress),
                 ingress: known.map_or(0, |known| known.ingress),
                 node: known.map_or(0, |known| known.node),
+                uid: known
+                    .and_then(|known| known.uid)
+                    .map_or_else(Bytes::new, |uid| Bytes::copy_from_slice(&uid.0)),
             }
         },
     );

@@ -283,6 +283,7 @@ pub(crate) fn cluster(nodes: usize, pods_each: usize, tables: u32, identities: u
                 egress: 1 + number(this) % tables,
                 ingress: 1 + number(this + 1) % tables,
                 node: number(at) + 1,
+                uid: None,
             };
             let info = pod_info(identity, number(at) + 1);
             delta.endpoints.push((pod(this), Some(endpoint)));

@@ -2,7 +2,9 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use sluice_datapath::net::{Mac, NetError, NetNs, Netlink, VethEnd, correct_sysctls, pod};
+use sluice_datapath::net::{
+    Mac, NetError, NetNs, Netlink, VethEnd, correct_own_sysctls, in_namespace, pod,
+};
 use tracing::warn;
 
 use super::is_pod_link;
@@ -29,17 +31,17 @@ pub struct LinkPlan {
 
 /// Makes interfaces: the kernel, or a test's memory.
 pub trait Links: Send + Sync {
-    /// Makes both ends, the pod's with addresses and routes; the node's stays down. Returns its index.
+    /// Makes both ends, bare and down. Returns the index of the node's.
     ///
     /// # Errors
     /// The kernel refuses.
     fn make(&self, plan: &LinkPlan, namespace: &NetNs) -> Result<u32, NetError>;
 
-    /// Lets traffic flow: the node's end up, with routes to the pod's addresses. The node's own traffic there comes from `sources`. When it
-    /// returns, nothing that the pod sends is lost any more.
+    /// Lets traffic flow: both ends up, the pod's with addresses and routes, the node's with routes to these. The node's own traffic there
+    /// comes from `sources`. When it returns, nothing that the pod sends is lost any more.
     ///
     /// # Errors
-    /// The interface is gone, or the kernel refuses a route.
+    /// The interface is gone, or the kernel refuses an address or a route.
     fn connect(
         &self,
         plan: &LinkPlan,
@@ -91,9 +93,6 @@ impl Links for HostLinks {
             mtu: plan.mtu,
         };
         node.create_veth(&near, &far, namespace)?;
-        prepare(&plan.pod_name, &plan.addresses, namespace)?;
-        let mut inside = Netlink::open_in(namespace)?;
-        pod::furnish(&mut inside, &plan.pod_name, &plan.addresses, None)?;
         node.index(&plan.host_name)
     }
 
@@ -106,8 +105,13 @@ impl Links for HostLinks {
     ) -> Result<(), NetError> {
         let mut node = Netlink::open()?;
         pod::connect(&mut node, index, plan.mac, &plan.addresses, sources)?;
-        let mut inside = Netlink::open_in(namespace)?;
-        if !pod::wait_running(&mut inside, &plan.pod_name, RUNNING)? {
+        let sends = in_namespace(namespace, || {
+            prepare(&plan.pod_name, &plan.addresses)?;
+            let mut inside = Netlink::open()?;
+            pod::furnish(&mut inside, &plan.pod_name, &plan.addresses, None)?;
+            pod::wait_running(&mut inside, &plan.pod_name, RUNNING)
+        })??;
+        if !(sends && pod::wait_running(&mut node, &plan.host_name, RUNNING)?) {
             warn!(
                 interface = plan.host_name,
                 "the pod's interface does not send yet: its first packets may be lost"
@@ -181,8 +185,8 @@ pub fn pod_links() -> Result<Vec<String>, NetError> {
 }
 
 /// Some runtimes switch IPv6 off in a new namespace. Router advertisements are not what a pod's routes come from, and its link-local address
-/// must be the one that the programs know it by.
-fn prepare(interface: &str, addresses: &[IpAddr], namespace: &NetNs) -> Result<(), NetError> {
+/// must be the one that the programs know it by. To be called in the pod's namespace.
+fn prepare(interface: &str, addresses: &[IpAddr]) -> Result<(), NetError> {
     if addresses.iter().all(IpAddr::is_ipv4) {
         return Ok(());
     }
@@ -195,5 +199,5 @@ fn prepare(interface: &str, addresses: &[IpAddr], namespace: &NetNs) -> Result<(
         (of("accept_ra"), "0"),
         (of("addr_gen_mode"), "0"),
     ];
-    correct_sysctls(namespace, &values).map(drop)
+    correct_own_sysctls(&values).map(drop)
 }

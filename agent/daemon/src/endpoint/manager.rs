@@ -3,6 +3,8 @@
 //!
 //! A record is written before anything is made, so that whatever a killed process leaves is found by the next one.
 
+mod finish;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -13,11 +15,15 @@ use std::{
 use ipnet::IpNet;
 use sluice_agent::Interface;
 use sluice_cni::protocol::{Added, Attachment, AttachmentId, Check, Code, Failure, Pod};
-use sluice_datapath::net::{Mac, NetNs};
-use sluice_world::PodRef;
+use sluice_datapath::net::{Mac, NetError, NetNs};
+use sluice_world::{PodRef, PodUid};
 use tracing::{info, warn};
 
-use super::{Ipam, LinkPlan, Links, REST_SECONDS, Record, pod_of};
+use super::{
+    Ipam, LinkPlan, Links, REST_SECONDS, Record,
+    later::{Later, Task, What},
+    pod_of,
+};
 use crate::store::{self, StoreError};
 
 /// What an interface needs to know of its node.
@@ -38,16 +44,31 @@ pub trait Datapath: Send + Sync {
     /// What the operator says of this node; `None` until it has said anything.
     fn site(&self) -> Option<Site>;
 
-    /// Waits until the pod's tables are in the kernel; `false` if they are not in time.
-    fn wait_for_subject(&self, pod: &PodRef, until: Instant) -> bool;
+    /// Waits until the tables of the pod of this name and UID are in the kernel; `false` if they are not in time. Those of another pod of
+    /// the name, which this one follows, are not its.
+    fn wait_for_subject(&self, pod: &PodRef, uid: Option<PodUid>, until: Instant) -> bool;
 
-    /// Makes an interface the pod's endpoint, in place of the one before it.
+    /// Makes an interface the pod's endpoint, in place of the one before it. From then on nothing passes it unjudged;
+    /// [`Datapath::fasten`] is to follow.
     ///
     /// # Errors
     /// The kernel refuses, or the engine has ended.
     fn attach(&self, pod: &PodRef, interface: Interface) -> Result<(), String>;
 
-    /// Ends the pod's endpoint if its interface is the one with this address, and not one that came later.
+    /// Fastens the programs at an interface, so that nobody takes them off by chance. It takes its time.
+    ///
+    /// # Errors
+    /// The interface is gone, or the kernel refuses.
+    fn fasten(&self, index: u32) -> Result<(), String>;
+
+    /// Forgets what fastened the programs at an interface that is gone.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    fn release(&self, index: u32) -> Result<(), String>;
+
+    /// Ends the pod's endpoint if its interface is the one with this address, and not one that came later: nothing passes it any more,
+    /// though it is there still.
     ///
     /// # Errors
     /// The kernel refuses, or the engine has ended.
@@ -57,7 +78,7 @@ pub trait Datapath: Send + Sync {
     fn wait_for_addresses(&self, addresses: &[IpAddr], until: Instant) -> bool;
 
     /// Whether the pod's endpoint is in the kernel's maps, at this interface.
-    fn is_in_force(&self, pod: &PodRef, index: u32) -> bool;
+    fn is_in_force(&self, pod: &PodRef, uid: Option<PodUid>, index: u32) -> bool;
 }
 
 /// Who hears of interfaces: the operator.
@@ -95,6 +116,7 @@ pub struct Manager {
     patience: Patience,
     state: Mutex<State>,
     turn_ended: Condvar,
+    later: Later,
 }
 
 #[derive(Debug, Default)]
@@ -136,6 +158,7 @@ impl Manager {
             patience,
             state: Mutex::default(),
             turn_ended: Condvar::new(),
+            later: Later::default(),
         }
     }
 
@@ -183,6 +206,7 @@ impl Manager {
     /// # Errors
     /// See [`Failure`]; nothing is left of what was begun.
     pub fn add(&self, wanted: &Attachment, namespace: &NetNs) -> Result<Added, Failure> {
+        let _request = self.later.request();
         let _turn = self.turn(&wanted.id);
         if let Some(record) = self.record(&wanted.id) {
             if self.is_whole(&record, namespace)? {
@@ -190,6 +214,7 @@ impl Manager {
             }
             self.end(&record)?;
         }
+        self.remove_before(&wanted.id)?;
         let site = self.datapath.site().ok_or_else(|| {
             Failure::new(
                 Code::TRY_AGAIN,
@@ -211,11 +236,13 @@ impl Manager {
         }
     }
 
-    /// DEL: the end of an interface. One that is not there is no error.
+    /// DEL: the end of an interface. One that is not there is no error. Nothing passes the interface any more when it returns, though the
+    /// kernel may have it for a while.
     ///
     /// # Errors
     /// The kernel refuses.
     pub fn del(&self, id: &AttachmentId) -> Result<(), Failure> {
+        let _request = self.later.request();
         let _turn = self.turn(id);
         match self.record(id) {
             Some(record) => self.end(&record),
@@ -251,7 +278,8 @@ impl Manager {
         }
         let index = self.links.find(&record.host_name).map_err(linking)?;
         let pod = record.pod_ref();
-        let enforced = index.is_some_and(|index| self.datapath.is_in_force(&pod, index));
+        let enforced =
+            index.is_some_and(|index| self.datapath.is_in_force(&pod, record.pod_uid(), index));
         if record.pod.is_some() && !enforced {
             found.push("its endpoint is not in the kernel's maps".to_owned());
         }
@@ -325,19 +353,19 @@ impl Manager {
     }
 
     fn wait_for_subject(&self, wanted: &Attachment) -> Result<(), Failure> {
-        let Some(Pod { .. }) = &wanted.pod else {
+        let Some(Pod { uid, .. }) = &wanted.pod else {
             return Ok(());
         };
         let pod = pod_of(&wanted.id, wanted.pod.as_ref());
         let until = Instant::now() + self.patience.subject;
-        if self.datapath.wait_for_subject(&pod, until) {
+        if self.datapath.wait_for_subject(&pod, PodUid::of(uid), until) {
             return Ok(());
         }
         Err(Failure::new(
             Code::TRY_AGAIN,
             format!("no policy tables for {pod} yet"),
             format!(
-                "the operator has said nothing of the pod for {} s: it does not run, or is behind",
+                "the operator has said nothing of the pod, or only of one before it of this name, for {} s: it does not run, or is behind",
                 self.patience.subject.as_secs()
             ),
         ))
@@ -382,6 +410,14 @@ impl Manager {
         self.datapath
             .attach(&pod, interface(record, index))
             .map_err(failed)?;
+        self.later.put(
+            &record.id,
+            Task {
+                host_name: record.host_name.clone(),
+                index,
+                what: What::Fasten,
+            },
+        );
         self.links
             .connect(&plan, index, namespace, &site.addresses)
             .map_err(linking)?;
@@ -411,9 +447,9 @@ impl Manager {
         Ok(found.is_empty())
     }
 
-    /// Ends an interface: what enforces it last, so that nothing flows unjudged in between.
+    /// Ends an interface: from here on nothing passes it, and it is removed later.
     fn end(&self, record: &Record) -> Result<(), Failure> {
-        self.links.remove(&record.host_name).map_err(linking)?;
+        let index = self.links.find(&record.host_name).map_err(linking)?;
         let pod = record.pod_ref();
         self.datapath
             .detach(&pod, record.mac())
@@ -424,6 +460,16 @@ impl Manager {
                     details,
                 )
             })?;
+        if let Some(index) = index {
+            self.later.put(
+                &record.id,
+                Task {
+                    host_name: record.host_name.clone(),
+                    index,
+                    what: What::Remove,
+                },
+            );
+        }
         let mut state = self.state();
         self.forget(&mut state, record, now())?;
         let lives_on = state
@@ -520,6 +566,7 @@ fn interface(record: &Record, index: u32) -> Interface {
         mac: record.mac(),
         host_mac: record.host_mac(),
         addresses: record.addresses.clone(),
+        uid: record.pod_uid(),
     }
 }
 
@@ -536,6 +583,6 @@ fn storing(error: StoreError) -> Failure {
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "handed to `map_err`")]
-fn linking(error: sluice_datapath::net::NetError) -> Failure {
+fn linking(error: NetError) -> Failure {
     Failure::new(Code::FAILED, "the pod's interface", error.to_string())
 }

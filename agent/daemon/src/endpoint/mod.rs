@@ -7,9 +7,11 @@
 //!                   ─▶ Links     the veth pair, its addresses and routes
 //!                   ─▶ Datapath  the endpoint: programs attached, tables in force
 //!                   ─▶ Reports   the operator hears of it
+//!                   ─▶ Later     what the kernel takes its time for, when the answer is given
 //! ```
 
 mod ipam;
+mod later;
 mod links;
 mod manager;
 mod queue;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use sluice_cni::protocol::{Added, Attachment, AttachmentId, Given, Link, Pod};
 use sluice_datapath::net::{Mac, pod::gateway};
-use sluice_world::PodRef;
+use sluice_world::{PodRef, PodUid};
 
 use super::NO_POD;
 
@@ -60,6 +60,12 @@ impl Record {
     #[must_use]
     pub fn uid(&self) -> &str {
         self.pod.as_ref().map_or("", |pod| &pod.uid)
+    }
+
+    /// As [`Record::uid`], to be compared; `None` where it is not known.
+    #[must_use]
+    pub fn pod_uid(&self) -> Option<PodUid> {
+        PodUid::of(self.uid())
     }
 
     /// Ethernet address of the pod's end.

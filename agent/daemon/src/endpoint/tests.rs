@@ -1,182 +1,19 @@
 //! The manager over a datapath, links and an operator that are only memory.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs::File,
-    net::IpAddr,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU32, Ordering},
-    },
-    thread,
-    time::{Duration, Instant},
-};
+mod ground;
 
-use sluice_agent::Interface;
+use std::{collections::BTreeSet, fs::File, net::IpAddr, sync::Arc, thread, time::Duration};
+
 use sluice_cni::{
     deletions,
     protocol::{Attachment, AttachmentId, Check, Code, Pod},
 };
-use sluice_datapath::net::{Mac, NetError, NetNs};
-use sluice_world::PodRef;
+use sluice_datapath::net::{Mac, NetNs};
+use sluice_world::{PodRef, PodUid};
 
-use super::{
-    Datapath, LinkPlan, Links, Manager, Patience, Record, Reports, Site, follow_deletions, pod_of,
-};
+use super::{LinkPlan, Manager, Patience, Site, follow_deletions, pod_of};
 use crate::store;
-
-/// The node as memory. It outlives managers, as the kernel does.
-#[derive(Default)]
-struct Ground {
-    site: Mutex<Option<Site>>,
-    subjects: Mutex<BTreeSet<PodRef>>,
-    endpoints: Mutex<BTreeMap<PodRef, Interface>>,
-    links: Mutex<BTreeMap<String, (u32, LinkPlan)>>,
-    connected: Mutex<BTreeSet<String>>,
-    told: Mutex<Vec<String>>,
-    next: AtomicU32,
-    /// What fails from now on.
-    failing: Mutex<Option<&'static str>>,
-    /// The operator says what addresses are.
-    echoes: Mutex<bool>,
-}
-
-impl Ground {
-    fn fails(&self, step: &str) -> bool {
-        *self.failing.lock().unwrap() == Some(step)
-    }
-}
-
-impl Datapath for Ground {
-    fn site(&self) -> Option<Site> {
-        self.site.lock().unwrap().clone()
-    }
-
-    fn wait_for_subject(&self, pod: &PodRef, until: Instant) -> bool {
-        loop {
-            if self.subjects.lock().unwrap().contains(pod) {
-                return true;
-            }
-            if Instant::now() >= until {
-                return false;
-            }
-            thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    fn attach(&self, pod: &PodRef, interface: Interface) -> Result<(), String> {
-        if self.fails("attach") {
-            return Err("no more slots".to_owned());
-        }
-        self.endpoints
-            .lock()
-            .unwrap()
-            .insert(pod.clone(), interface);
-        Ok(())
-    }
-
-    fn detach(&self, pod: &PodRef, mac: Mac) -> Result<(), String> {
-        let mut endpoints = self.endpoints.lock().unwrap();
-        if endpoints
-            .get(pod)
-            .is_some_and(|interface| interface.mac == mac)
-        {
-            endpoints.remove(pod);
-        }
-        Ok(())
-    }
-
-    fn wait_for_addresses(&self, _: &[IpAddr], _: Instant) -> bool {
-        *self.echoes.lock().unwrap()
-    }
-
-    fn is_in_force(&self, pod: &PodRef, index: u32) -> bool {
-        let endpoints = self.endpoints.lock().unwrap();
-        endpoints
-            .get(pod)
-            .is_some_and(|interface| interface.index == index)
-    }
-}
-
-impl Links for Ground {
-    fn make(&self, plan: &LinkPlan, _: &NetNs) -> Result<u32, NetError> {
-        assert!(
-            self.endpoints
-                .lock()
-                .unwrap()
-                .values()
-                .all(|known| known.mac != plan.mac),
-            "programs come after the interface"
-        );
-        let index = self.next.fetch_add(1, Ordering::Relaxed) + 10;
-        let before = self
-            .links
-            .lock()
-            .unwrap()
-            .insert(plan.host_name.clone(), (index, plan.clone()));
-        assert_eq!(before, None, "made twice");
-        Ok(index)
-    }
-
-    fn connect(
-        &self,
-        plan: &LinkPlan,
-        index: u32,
-        _: &NetNs,
-        _: &[IpAddr],
-    ) -> Result<(), NetError> {
-        let attached = self.endpoints.lock().unwrap();
-        assert!(
-            attached.values().any(|known| known.index == index),
-            "nothing may flow before the programs are there"
-        );
-        self.connected
-            .lock()
-            .unwrap()
-            .insert(plan.host_name.clone());
-        Ok(())
-    }
-
-    fn find(&self, host_name: &str) -> Result<Option<u32>, NetError> {
-        let links = self.links.lock().unwrap();
-        Ok(links.get(host_name).map(|(index, _)| *index))
-    }
-
-    fn differences(&self, plan: &LinkPlan, _: &NetNs) -> Result<Vec<String>, NetError> {
-        let links = self.links.lock().unwrap();
-        let whole = links
-            .get(&plan.host_name)
-            .is_some_and(|(_, made)| made == plan)
-            && self.connected.lock().unwrap().contains(&plan.host_name);
-        Ok(if whole {
-            vec![]
-        } else {
-            vec!["it is gone".to_owned()]
-        })
-    }
-
-    fn remove(&self, host_name: &str) -> Result<(), NetError> {
-        self.links.lock().unwrap().remove(host_name);
-        self.connected.lock().unwrap().remove(host_name);
-        Ok(())
-    }
-
-    fn list(&self) -> Result<Vec<String>, NetError> {
-        Ok(self.links.lock().unwrap().keys().cloned().collect())
-    }
-}
-
-impl Reports for Ground {
-    fn up(&self, record: &Record) {
-        let told = format!("up {} {}", record.pod_ref(), record.uid());
-        self.told.lock().unwrap().push(told);
-    }
-
-    fn down(&self, record: &Record) {
-        let told = format!("down {} {}", record.pod_ref(), record.uid());
-        self.told.lock().unwrap().push(told);
-    }
-}
+use ground::Ground;
 
 struct Bench {
     ground: Arc<Ground>,
@@ -229,10 +66,17 @@ impl Bench {
     }
 
     fn known(&self, pod: &str) {
-        self.ground.subjects.lock().unwrap().insert(PodRef {
+        self.tables(pod, None);
+    }
+
+    /// The operator has said which tables the pod of this name and UID has.
+    fn tables(&self, pod: &str, uid: Option<&str>) {
+        let pod = PodRef {
             namespace: "shop".to_owned(),
             name: pod.to_owned(),
-        });
+        };
+        let mut subjects = self.ground.subjects.lock().unwrap();
+        subjects.insert(pod, uid.and_then(PodUid::of));
     }
 
     fn told(&self) -> Vec<String> {
@@ -241,6 +85,8 @@ impl Bench {
 
     /// Neither interface, endpoint nor address is in use.
     fn assert_empty(&self) {
+        self.manager().finish_all();
+        assert_eq!(self.ground.fastened.lock().unwrap().len(), 0);
         assert_eq!(self.ground.links.lock().unwrap().len(), 0);
         assert_eq!(self.ground.endpoints.lock().unwrap().len(), 0);
         assert_eq!(self.manager().records(), []);
@@ -303,6 +149,61 @@ fn an_interface_is_given_once_and_again_as_it_was() {
 }
 
 #[test]
+fn a_pod_never_starts_with_the_tables_of_the_one_before_it() {
+    let bench = Bench::new();
+    bench.tables("web-0", Some("uid-of-c1"));
+    let manager = bench.manager();
+    manager.add(&wanted("c1", "web-0"), &namespace()).unwrap();
+    manager.del(&id("c1")).unwrap();
+    // The next one of the name is here before the operator has spoken of it.
+    let early = manager.add(&wanted("c2", "web-0"), &namespace());
+    assert_eq!(early.unwrap_err().code, Code::TRY_AGAIN);
+    bench.tables("web-0", Some("uid-of-c2"));
+    manager.add(&wanted("c2", "web-0"), &namespace()).unwrap();
+    // A runtime that tells no UID has whatever is there; so has one whose operator tells none.
+    let mut nameless = wanted("c3", "web-0");
+    nameless.pod.as_mut().unwrap().uid.clear();
+    manager.add(&nameless, &namespace()).unwrap();
+    bench.known("web-1");
+    manager.add(&wanted("c4", "web-1"), &namespace()).unwrap();
+}
+
+#[test]
+fn what_takes_its_time_is_done_after_the_answer() {
+    let bench = Bench::new();
+    bench.known("web");
+    let manager = bench.manager();
+    manager.add(&wanted("c1", "web"), &namespace()).unwrap();
+    let fastened = || bench.ground.fastened.lock().unwrap().len();
+    assert_eq!(fastened(), 0);
+    manager.finish_all();
+    assert_eq!(fastened(), 1);
+    manager.del(&id("c1")).unwrap();
+    assert_eq!(bench.ground.endpoints.lock().unwrap().len(), 0);
+    assert_eq!(bench.ground.links.lock().unwrap().len(), 1, "still there");
+    // The same key again does not wait for its turn.
+    manager.add(&wanted("c1", "web"), &namespace()).unwrap();
+    assert_eq!(bench.ground.links.lock().unwrap().len(), 1, "made anew");
+    assert_eq!(fastened(), 0);
+    // What fails is not forgotten.
+    *bench.ground.failing.lock().unwrap() = Some("fasten");
+    manager.finish_all();
+    assert_eq!(fastened(), 0);
+    *bench.ground.failing.lock().unwrap() = None;
+    manager.finish_all();
+    assert_eq!(fastened(), 1);
+    // An interface that went with its namespace leaves nothing to do.
+    manager.del(&id("c1")).unwrap();
+    manager.add(&wanted("c2", "web"), &namespace()).unwrap();
+    bench.ground.links.lock().unwrap().clear();
+    *bench.ground.failing.lock().unwrap() = Some("fasten");
+    manager.finish_all();
+    *bench.ground.failing.lock().unwrap() = None;
+    manager.del(&id("c2")).unwrap();
+    bench.assert_empty();
+}
+
+#[test]
 fn a_pod_waits_for_its_tables_and_gives_up_in_time() {
     let bench = Bench::new();
     let error = bench
@@ -318,7 +219,7 @@ fn a_pod_waits_for_its_tables_and_gives_up_in_time() {
             .subjects
             .lock()
             .unwrap()
-            .insert(pod_of(&id("c1"), wanted("c1", "late").pod.as_ref()));
+            .insert(pod_of(&id("c1"), wanted("c1", "late").pod.as_ref()), None);
     });
     bench
         .manager()

@@ -8,7 +8,7 @@ use std::{
 };
 
 use sluice_stream::{NodeInfo, Revision, Settings};
-use sluice_world::{NodeName, PodRef};
+use sluice_world::{NodeName, PodRef, PodUid};
 
 use crate::endpoint::Site;
 
@@ -24,8 +24,8 @@ pub struct Board {
 pub struct Known {
     /// What interfaces need to know of this node; `None` until an operator has said it.
     pub site: Option<Site>,
-    /// Pods of this node whose tables are in the kernel, with their identities.
-    pub subjects: BTreeMap<PodRef, u32>,
+    /// Pods of this node whose tables are in the kernel.
+    pub subjects: BTreeMap<PodRef, Subject>,
     /// Interfaces of pods, by index, whose endpoint the engine has.
     pub interfaces: BTreeMap<PodRef, u32>,
     /// Addresses that somebody waits to hear of.
@@ -56,6 +56,15 @@ pub struct Known {
     pub heartbeat: Option<Instant>,
     /// Whose packets the datapath sees from outside: interface names.
     pub devices: Vec<String>,
+}
+
+/// A pod whose tables are in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// Its identity.
+    pub identity: u32,
+    /// Which of the pods of its name it is, where the operator says so.
+    pub uid: Option<PodUid>,
 }
 
 /// The agent's operator.

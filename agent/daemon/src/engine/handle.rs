@@ -7,10 +7,11 @@ use std::{
 };
 
 use sluice_agent::Interface;
-use sluice_datapath::net::Mac;
+use sluice_datapath::{load::Attacher, net::Mac};
 use sluice_stream::{Revision, Update};
-use sluice_world::PodRef;
+use sluice_world::{PodRef, PodUid};
 use tokio::sync::mpsc::Sender;
+use tracing::debug;
 
 use super::Board;
 use crate::endpoint::{Datapath, Site};
@@ -45,6 +46,7 @@ pub(super) enum Command {
 pub struct EngineHandle {
     pub(super) commands: Sender<Command>,
     pub(super) board: Arc<Board>,
+    pub(super) attacher: Arc<Attacher>,
 }
 
 impl EngineHandle {
@@ -97,12 +99,19 @@ impl Datapath for EngineHandle {
         self.board.read(|known| known.site.clone())
     }
 
-    fn wait_for_subject(&self, pod: &PodRef, until: Instant) -> bool {
-        self.board
-            .wait(until, |known| known.subjects.contains_key(pod))
+    fn wait_for_subject(&self, pod: &PodRef, uid: Option<PodUid>, until: Instant) -> bool {
+        self.board.wait(until, |known| {
+            let subject = known.subjects.get(pod);
+            subject.is_some_and(|subject| PodUid::may_be(subject.uid, uid))
+        })
     }
 
     fn attach(&self, pod: &PodRef, interface: Interface) -> Result<(), String> {
+        // Not the engine's work: what it does meanwhile need not wait for the kernel's lock on interfaces.
+        if let Err(error) = self.attacher.guard(interface.index) {
+            debug!(%error, "no filters for an interface: its links are made at once");
+            self.fasten(interface.index)?;
+        }
         self.board.write(|known| {
             for address in &interface.addresses {
                 known.heard.remove(address);
@@ -115,6 +124,18 @@ impl Datapath for EngineHandle {
             interface,
             done,
         })
+    }
+
+    fn fasten(&self, index: u32) -> Result<(), String> {
+        self.attacher
+            .fasten(index)
+            .map_err(|error| error.to_string())
+    }
+
+    fn release(&self, index: u32) -> Result<(), String> {
+        self.attacher
+            .release(index)
+            .map_err(|error| error.to_string())
     }
 
     fn detach(&self, pod: &PodRef, mac: Mac) -> Result<(), String> {
@@ -137,9 +158,11 @@ impl Datapath for EngineHandle {
         heard
     }
 
-    fn is_in_force(&self, pod: &PodRef, index: u32) -> bool {
+    fn is_in_force(&self, pod: &PodRef, uid: Option<PodUid>, index: u32) -> bool {
         self.board.read(|known| {
-            known.subjects.contains_key(pod) && known.interfaces.get(pod) == Some(&index)
+            let subject = known.subjects.get(pod);
+            subject.is_some_and(|subject| PodUid::may_be(subject.uid, uid))
+                && known.interfaces.get(pod) == Some(&index)
         })
     }
 }

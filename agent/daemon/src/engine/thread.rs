@@ -11,7 +11,7 @@ use std::{
 use sluice_abi::ipcache::Address;
 use sluice_agent::{AgentError, Interface, Node};
 use sluice_datapath::{
-    load::Sizes,
+    load::{Attacher, Sizes},
     net::{Mac, NetError, NetNs},
 };
 use sluice_policy::Delta;
@@ -22,7 +22,8 @@ use tokio::sync::mpsc::{Receiver, channel};
 use tracing::{error, info, warn};
 
 use super::{
-    Acknowledge, Board, Cluster, EngineHandle, Routing, ServiceSink, handle::Command, keep::Kept,
+    Acknowledge, Board, Cluster, EngineHandle, Routing, ServiceSink, board::Subject,
+    handle::Command, keep::Kept,
 };
 use crate::{
     endpoint::Site,
@@ -43,6 +44,9 @@ pub enum EngineError {
     /// The datapath.
     #[error(transparent)]
     Agent(#[from] AgentError),
+    /// A datapath without name.
+    #[error("the node's datapath has no name, so that nothing of it would outlive this process")]
+    Anonymous,
     /// The state on disk.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -89,6 +93,7 @@ struct Failed {
 pub struct Engine {
     name: NodeName,
     node: Node,
+    attacher: Arc<Attacher>,
     sizes: Sizes,
     namespace: NetNs,
     kept: Kept,
@@ -112,9 +117,11 @@ impl Engine {
     /// # Errors
     /// The state on disk can't be read.
     pub fn new(parts: Parts) -> Result<Self, EngineError> {
+        let attacher = parts.node.attacher()?.ok_or(EngineError::Anonymous)?;
         Ok(Self {
             name: parts.name,
             node: parts.node,
+            attacher: Arc::new(attacher),
             sizes: parts.sizes,
             namespace: NetNs::current()?,
             kept: Kept::read(parts.updates)?,
@@ -166,6 +173,7 @@ impl Engine {
         let handle = EngineHandle {
             commands,
             board: Arc::clone(&self.board),
+            attacher: Arc::clone(&self.attacher),
         };
         (handle, Commands(received))
     }
@@ -206,14 +214,14 @@ impl Engine {
         }
     }
 
+    /// Makes an interface, whose programs are attached, the pod's endpoint.
     fn attach(&mut self, pod: &PodRef, interface: Interface) -> Result<(), AgentError> {
         if self.interfaces.contains_key(pod) {
             // The sandbox before this one may live for a while: its programs stay where they are and let nothing through.
             self.node.close_interface(pod)?;
             self.left_attached = true;
         }
-        self.node
-            .add_interface(pod, interface.clone(), &self.namespace)?;
+        self.node.know_interface(pod, interface.clone())?;
         self.board.write(|known| {
             known.interfaces.insert(pod.clone(), interface.index);
         });
@@ -236,7 +244,9 @@ impl Engine {
                 known.heard.remove(address);
             }
         });
-        self.node.remove_interface(pod)
+        // The programs go with the interface. If it is gone already, so are they, and only their pins are left.
+        self.left_attached = true;
+        self.node.close_interface(pod)
     }
 
     fn update(&mut self, update: &Update, acknowledge: Acknowledge) {
@@ -381,10 +391,11 @@ impl Engine {
             return Ok(());
         }
         self.node.take_over()?;
-        for (pod, interface) in &self.interfaces {
-            // A link that was pinned is updated in place; one that was lost is made.
-            self.node
-                .add_interface(pod, interface.clone(), &self.namespace)?;
+        for interface in self.interfaces.values() {
+            // A link that was pinned is updated in place; one that was lost, or never made, is made.
+            self.attacher
+                .fasten(interface.index)
+                .map_err(AgentError::from)?;
         }
         Ok(())
     }
@@ -436,7 +447,13 @@ impl Engine {
             }
             for (pod, subject) in &update.delta.endpoints {
                 match subject {
-                    Some(subject) => known.subjects.insert(pod.clone(), subject.identity.0),
+                    Some(subject) => known.subjects.insert(
+                        pod.clone(),
+                        Subject {
+                            identity: subject.identity.0,
+                            uid: subject.uid,
+                        },
+                    ),
                     None => known.subjects.remove(pod),
                 };
             }

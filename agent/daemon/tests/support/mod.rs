@@ -200,6 +200,12 @@ impl Rig {
         }
     }
 
+    /// Kills the agent; [`Rig::end`] is to follow.
+    pub(crate) fn kill(&self) {
+        let pid = i32::try_from(self.agent.as_ref().unwrap().id()).unwrap();
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    }
+
     /// Ends the agent, at once or in order.
     pub(crate) fn end(&mut self, signal: Signal) {
         let mut agent = self.agent.take().unwrap();
@@ -235,7 +241,7 @@ impl Rig {
         made
     }
 
-    /// Runs the plugin as a runtime does. `pod` is `namespace/name`.
+    /// Runs the plugin as a runtime does. `pod` is `namespace/name`, and may have `@` and a UID after it.
     pub(crate) fn plugin(&self, command: &str, container: &str, pod: Option<&str>) -> Output {
         self.plugin_with(command, container, pod, &json!({}))
     }
@@ -269,8 +275,12 @@ impl Rig {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         if let Some((namespace, name)) = pod.and_then(|pod| pod.split_once('/')) {
+            let (name, uid) = match name.split_once('@') {
+                Some((name, uid)) => (name, uid.to_owned()),
+                None => (name, format!("uid-{name}")),
+            };
             let arguments = format!(
-                "IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};K8S_POD_UID=uid-{name}"
+                "IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};K8S_POD_UID={uid}"
             );
             run.env("CNI_ARGS", arguments);
         }
@@ -301,6 +311,23 @@ impl Rig {
         let output = self.plugin("DEL", container, None);
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && text.is_empty(), "{text}");
+    }
+
+    /// Waits until the node has no pod's interface, and no pin of one: the kernel is given time for it after DEL.
+    pub(crate) fn wait_unlinked(&self) {
+        let until = Instant::now() + Duration::from_secs(10);
+        let left = || {
+            let own = self.links().into_iter();
+            let own = own.filter(|name| name.starts_with("slu"));
+            let pins = fs::read_dir(self.pins().join("links")).unwrap();
+            let pins = pins.map(|pin| pin.unwrap().file_name().into_string().unwrap());
+            let pins = pins.filter(|name| name.ends_with("endpoint"));
+            own.chain(pins).collect::<Vec<_>>()
+        };
+        while !left().is_empty() {
+            assert!(Instant::now() < until, "left over: {:?}", left());
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Asks the agent's status socket.

@@ -14,7 +14,7 @@ use sluice_stream::{
     AuthError, Authenticate, Batch, Hub, NodeInfo, Report, SessionInfo, Settings as Cluster,
 };
 use sluice_world::{
-    ContainerPort, Labels, Mode, Namespace, Node, NodeName, Pod, PodRef, Policy, WorldItem,
+    ContainerPort, Labels, Mode, Namespace, Node, NodeName, Pod, PodRef, PodUid, Policy, WorldItem,
 };
 use tokio::runtime::Runtime;
 
@@ -35,6 +35,8 @@ struct World {
     index: Index,
     pods: BTreeMap<PodRef, Pod>,
     identities: BTreeMap<PodRef, u32>,
+    /// Which pods are meant, where it is not the first of the name.
+    uids: BTreeMap<PodRef, String>,
     first: bool,
     cluster: Cluster,
     hub: Hub,
@@ -65,6 +67,7 @@ impl Operator {
             }),
             pods: BTreeMap::new(),
             identities: BTreeMap::new(),
+            uids: BTreeMap::new(),
             first: true,
             cluster: Cluster::default(),
             hub: hub.clone(),
@@ -148,6 +151,16 @@ impl Operator {
         far.addresses = addresses.to_vec();
         let item = WorldItem::Pod(far);
         self.world.lock().unwrap().index.apply(item);
+        self.publish();
+    }
+
+    /// Another pod in place of one of the same name.
+    pub(crate) fn replace_pod(&self, name: &str, uid: &str, labels: &[(&str, &str)]) {
+        let mut world = self.world.lock().unwrap();
+        world.add(name, labels);
+        let id = pod("shop", name, labels).id;
+        world.uids.insert(id, uid.to_owned());
+        drop(world);
         self.publish();
     }
 
@@ -324,7 +337,14 @@ impl World {
     }
 
     fn commit(&mut self) -> Batch {
-        let delta: Delta = self.index.commit();
+        let mut delta: Delta = self.index.commit();
+        for (pod, endpoint) in &mut delta.endpoints {
+            if let Some(endpoint) = endpoint {
+                let given = self.uids.get(pod).cloned();
+                let uid = given.unwrap_or_else(|| format!("uid-{}", pod.name));
+                endpoint.uid = PodUid::of(&uid);
+            }
+        }
         assert!(delta.errors.is_empty(), "{:?}", delta.errors);
         let told = delta
             .endpoints

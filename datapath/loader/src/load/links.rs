@@ -21,7 +21,7 @@ pub struct Attachment {
 }
 
 /// Both programs of a pod's interface.
-const ENDPOINT_HOOKS: [Hook; 2] = [Hook::ToEndpoint, Hook::FromEndpoint];
+pub(super) const ENDPOINT_HOOKS: [Hook; 2] = [Hook::ToEndpoint, Hook::FromEndpoint];
 /// Both programs of a device that faces outward: before anything is masqueraded its answers are known.
 const OUTSIDE_HOOKS: [Hook; 2] = [Hook::FromOutside, Hook::ToOutside];
 /// Both programs of the overlay's device.
@@ -132,7 +132,7 @@ impl Datapath {
         }
         let program = self.program_fd(at.hook)?;
         let link = in_namespace(ns, || {
-            sys::create_tcx_link(program, at.ifindex, EGRESS.contains(&at.hook))
+            sys::create_tcx_link(program, at.ifindex, is_egress(at.hook))
         })??;
         if let Some(instance) = &self.instance {
             sys::pin(link.as_fd(), &pin_path(instance, at))?;
@@ -182,13 +182,18 @@ impl Datapath {
     }
 }
 
-fn pin_path(instance: &Instance, at: Attachment) -> PathBuf {
+/// Whether a program sees what leaves an interface.
+pub(super) fn is_egress(hook: Hook) -> bool {
+    EGRESS.contains(&hook)
+}
+
+pub(super) fn pin_path(instance: &Instance, at: Attachment) -> PathBuf {
     instance
         .links()
         .join(format!("{}-{}", at.ifindex, name_of(at.hook)))
 }
 
-fn remove_pin(instance: &Instance, at: Attachment) -> Result<(), LoadError> {
+pub(super) fn remove_pin(instance: &Instance, at: Attachment) -> Result<(), LoadError> {
     let path = pin_path(instance, at);
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(LoadError::path(path, error)),

@@ -7,12 +7,14 @@
 //!     v0123456789abcdef/ipcache …     versioned by layout and sizes: a new layout never meets old bytes
 //! ```
 
+mod attacher;
 mod error;
 mod instance;
 mod links;
 mod pins;
 mod sizes;
 
+pub use attacher::Attacher;
 pub use error::LoadError;
 pub use instance::{BadName, Instance};
 pub use links::Attachment;

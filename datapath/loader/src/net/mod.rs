@@ -5,12 +5,14 @@
 //! NetNs ──enter──▶ Netlink (a socket bound to that namespace for good)
 //!                    ├── link.rs       veth pairs, state, MTU, MAC, index look-ups
 //!                    ├── address.rs    addresses, routes, permanent neighbours
+//!                    ├── filter.rs     programs at an interface at once
 //!                    ├── overlay.rs    the device between nodes
 //!                    ├── routing.rs    what is assigned, where the kernel would send, routes marked as ours
 //!                    └── pod.rs        a pod's interface out of these
 //! ```
 
 mod address;
+mod filter;
 mod link;
 mod mac;
 mod namespace;

@@ -1,13 +1,13 @@
 //! The connections: listing them, and removing those that are over.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::os::fd::OwnedFd;
 
 use sluice_abi::conntrack::{ConntrackEntry, ConntrackKey};
 use sluice_abi::event::Counter;
 use sluice_abi::{Cookie, maps};
 
-use super::now;
+use super::{Place, now};
 use crate::load::CARRIED;
 use crate::sys::{Map, SysError};
 
@@ -52,34 +52,35 @@ impl Connections {
             .collect())
     }
 
-    /// Removes the connections that are over. What they had counted and not yet added to their rules is carried over. The programs pass
-    /// over such entries by themselves; this gives their memory back.
+    /// Removes the connections that are over, and those of endpoints that are gone. What they had counted and not yet added to their rules
+    /// is carried over. The programs pass over such entries by themselves; this gives their memory back.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn collect(&self) -> Result<Collected, SysError> {
-        self.collect_at(now())
+    pub fn collect(&self, gone: &BTreeSet<Place>) -> Result<Collected, SysError> {
+        self.collect_at(now(), gone)
     }
 
     /// As [`Connections::collect`], at a given time in nanoseconds of the monotonic clock.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn collect_at(&self, now: u64) -> Result<Collected, SysError> {
+    pub fn collect_at(&self, now: u64, gone: &BTreeSet<Place>) -> Result<Collected, SysError> {
         let mut collected = Collected::default();
         let mut counted = HashMap::new();
+        let is_over = |entry: &ConntrackEntry| entry.expired(now) || is_of(entry, gone);
         let listed = self.list()?;
         let live: HashSet<ConntrackKey> = listed
             .iter()
-            .filter(|entry| entry.leads_to().is_none() && !entry.expired(now))
+            .filter(|entry| entry.leads_to().is_none() && !is_over(entry))
             .map(|entry| entry.key)
             .collect();
         // A connection's other names live as long as it does, however seldom they are used.
-        let is_over = |entry: &ConntrackEntry| {
-            entry.expired(now) && entry.leads_to().is_none_or(|to| !live.contains(&to))
+        let goes = |entry: &ConntrackEntry| {
+            is_over(entry) && entry.leads_to().is_none_or(|to| !live.contains(&to))
         };
         for entry in &listed {
-            if !is_over(entry) || !self.remove_if_over(&entry.key, now, &mut counted)? {
+            if !goes(entry) || !self.remove_if(&entry.key, is_over, &mut counted)? {
                 collected.live += 1;
                 *collected.by_endpoint.entry(entry.owner).or_default() += 1;
             } else {
@@ -88,31 +89,6 @@ impl Connections {
         }
         self.carry(counted)?;
         Ok(collected)
-    }
-
-    /// Removes every connection of an endpoint that is gone. What they had counted is carried over as by [`Connections::collect`].
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn remove_of(&self, slot: u32) -> Result<usize, SysError> {
-        let of_slot = |entry: &ConntrackEntry| {
-            slot != 0 && (entry.source.slot == slot || entry.destination.slot == slot)
-        };
-        let mut counted = HashMap::new();
-        let mut removed = 0;
-        for listed in self.list()?.iter().filter(|entry| of_slot(entry)) {
-            // Read again at the last moment, for what was counted since the list was made.
-            match self.entries.get(&listed.key)? {
-                Some(entry) if entry.key == listed.key && of_slot(&entry) => {
-                    self.entries.remove(&listed.key)?;
-                    count(&entry, &mut counted);
-                    removed += 1;
-                }
-                _ => {}
-            }
-        }
-        self.carry(counted)?;
-        Ok(removed)
     }
 
     /// Adds to what ended connections had counted.
@@ -133,14 +109,14 @@ impl Connections {
     }
 
     /// Looks once more before removing: between listing and removing a packet may have come.
-    fn remove_if_over(
+    fn remove_if(
         &self,
         key: &ConntrackKey,
-        now: u64,
+        is_over: impl Fn(&ConntrackEntry) -> bool,
         counted: &mut HashMap<Cookie, Counter>,
     ) -> Result<bool, SysError> {
         match self.entries.get(key)? {
-            Some(entry) if entry.key != *key || entry.expired(now) => {
+            Some(entry) if entry.key != *key || is_over(&entry) => {
                 self.entries.remove(key)?;
                 if entry.key == *key {
                     count(&entry, counted);
@@ -151,6 +127,17 @@ impl Connections {
             None => Ok(true),
         }
     }
+}
+
+/// Whether one of an entry's ends is among these.
+fn is_of(entry: &ConntrackEntry, places: &BTreeSet<Place>) -> bool {
+    !places.is_empty()
+        && [&entry.source, &entry.destination].into_iter().any(|end| {
+            places.contains(&Place {
+                slot: end.slot,
+                generation: end.generation,
+            })
+        })
 }
 
 /// Adds what an entry carried and had not yet been added to its rules: both ends' cookies, once where they are the same.

@@ -21,6 +21,15 @@ pub enum EndpointsFull {
     Sys(#[from] SysError),
 }
 
+/// An endpoint, told from those that have its slot before and after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// Its slot.
+    pub slot: u32,
+    /// Which of the slot's.
+    pub generation: u32,
+}
+
 /// The one writer of the endpoints.
 #[derive(Debug)]
 pub struct Endpoints {
@@ -136,6 +145,16 @@ impl Endpoints {
             .iter()
             .find(|(_, record)| record.ifindex == ifindex)
             .map(|(slot, _)| *slot)
+    }
+
+    /// Which of the endpoints that have had its slot an interface's is.
+    #[must_use]
+    pub fn place(&self, ifindex: u32) -> Option<Place> {
+        let slot = self.slot(ifindex)?;
+        Some(Place {
+            slot,
+            generation: self.known[&slot].generation,
+        })
     }
 
     /// Every endpoint with its slot.

@@ -14,7 +14,7 @@ mod settings;
 pub use addresses::{AddressChange, Addresses};
 pub use connections::{Collected, Connections};
 pub use counters::{Counters, DropCount, Losses};
-pub use endpoints::{Endpoints, EndpointsFull};
+pub use endpoints::{Endpoints, EndpointsFull, Place};
 pub use events::Events;
 pub use masquerade::Excluded;
 pub use nodes::{Nodes, OtherNode};

@@ -1,7 +1,8 @@
-//! A program that does nothing: what a test run costs by itself, to be told apart from what a real program costs in it.
+//! A program that does nothing: what a test run costs by itself, to be told apart from what a real program costs in it; and what holds a
+//! place without deciding anything.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use aya_obj::generated::{bpf_attach_type, bpf_cmd, bpf_prog_type};
@@ -15,19 +16,40 @@ const EXIT: u8 = 0x95;
 /// Bytes of `struct __sk_buff`, all zero: given so that the run is made as those of the real programs are.
 const CONTEXT: usize = 192;
 
-/// A loaded classifier of two instructions: return 0.
+/// `TCX_NEXT` (include/uapi/linux/bpf.h): whatever else is there decides.
+const NEXT: i32 = -1;
+
+/// A loaded classifier of two instructions: return a number.
 #[derive(Debug)]
 pub struct EmptyProgram(OwnedFd);
 
+impl AsFd for EmptyProgram {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl EmptyProgram {
-    /// Loads it.
+    /// One that returns 0.
     ///
     /// # Errors
     /// The process may not load programs.
     pub fn load() -> Result<Self, SysError> {
-        // `struct bpf_insn` is eight bytes, of which the first is the code; both instructions have zeros in the others.
-        // `struct bpf_insn`: the operation, then registers, offset and value, all zero.
-        let instructions: [[u8; 8]; 2] = [MOVE, EXIT].map(|code| [code, 0, 0, 0, 0, 0, 0, 0]);
+        Self::returning(0)
+    }
+
+    /// One that leaves every packet to what comes after it.
+    ///
+    /// # Errors
+    /// The process may not load programs.
+    pub fn passing() -> Result<Self, SysError> {
+        Self::returning(NEXT)
+    }
+
+    fn returning(value: i32) -> Result<Self, SysError> {
+        let [a, b, c, d] = value.to_ne_bytes();
+        // `struct bpf_insn`: the operation, then registers, offset and value.
+        let instructions: [[u8; 8]; 2] = [[MOVE, 0, 0, 0, a, b, c, d], [EXIT, 0, 0, 0, 0, 0, 0, 0]];
         let licence = c"Dual MIT/GPL";
         let mut attr = attr();
         attr.__bindgen_anon_3.prog_type = bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS as u32;
