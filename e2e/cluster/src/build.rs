@@ -59,6 +59,28 @@ pub(crate) fn everything(cache: &Cache, say: &mut dyn FnMut(&str)) -> Result<()>
     Ok(())
 }
 
+/// Builds the reference plugins `bridge` and `host-local` if they aren't there, and gives the folder they are in. `say` is told of what is
+/// built.
+///
+/// # Errors
+///
+/// If the manifests can't be read, or Go fails.
+pub fn build_plugins(say: &mut dyn FnMut(&str)) -> Result<PathBuf> {
+    let folder = Cache::find()?.programs();
+    fs::create_dir_all(&folder).map_err(Error::at("creating", &folder))?;
+    let mut steps = Steps { say, built: 0 };
+    for program in go::PROGRAMS {
+        if REFERENCE.contains(&program.name) {
+            let target = folder.join(program.name);
+            steps.run(program.name, &target, |target| program.build(target))?;
+        }
+    }
+    Ok(folder)
+}
+
+/// A plugin, and the one that it asks for addresses.
+const REFERENCE: [&str; 2] = ["bridge", "host-local"];
+
 struct Steps<'a> {
     say: &'a mut dyn FnMut(&str),
     built: usize,

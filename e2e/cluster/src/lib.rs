@@ -36,6 +36,7 @@ pub mod plan;
 mod program;
 pub mod upstream;
 
+pub use build::build_plugins;
 pub use cache::Cache;
 pub use cluster::{Cluster, Owned};
 pub use control_plane::SERVICES as CONTROL_PLANE_SERVICES;

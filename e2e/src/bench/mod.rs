@@ -9,6 +9,7 @@
 
 mod calico;
 pub mod change;
+pub mod cni;
 pub mod compile;
 pub mod ladder;
 pub mod pair;

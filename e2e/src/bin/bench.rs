@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, ValueEnum};
 use sluice_datapath::net::NetNs;
-use sluice_e2e::bench::{Effort, change, compile, report, rules, verdict, wire};
+use sluice_e2e::bench::{Effort, change, cni, compile, report, rules, verdict, wire};
 
 /// Measures Sluice on this machine and prints markdown tables. Needs root.
 #[derive(Debug, Parser)]
@@ -44,14 +44,17 @@ enum What {
     Wire,
     /// New connections as rules grow, beside iptables, ipset and nftables
     Rules,
+    /// A pod's interface, from the plugin's start to its end, beside the reference bridge plugin
+    Cni,
 }
 
-const EACH: [What; 5] = [
+const EACH: [What; 6] = [
     What::Verdict,
     What::Compile,
     What::Change,
     What::Wire,
     What::Rules,
+    What::Cni,
 ];
 
 fn main() -> Result<()> {
@@ -104,6 +107,7 @@ fn one(what: What, cli: &Cli) -> Result<()> {
         What::Change => change::run(effort),
         What::Wire => wire::run(effort),
         What::Rules => rules::run(effort),
+        What::Cni => cni::run(effort),
     };
     let figures = figures.with_context(|| format!("benchmark {}", name(what)))?;
     let took = start.elapsed().as_secs();
@@ -132,5 +136,6 @@ fn name(what: What) -> &'static str {
         What::Change => "change",
         What::Wire => "wire",
         What::Rules => "rules",
+        What::Cni => "cni",
     }
 }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use anyhow::{Result, bail};
 
-use super::ebpf;
+use super::{ebpf, package};
 use crate::{machine, packages, process, workspace::Workspace};
 
 /// Builds for release and runs the benchmarks.
@@ -22,11 +22,20 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[OsString]) -> Result<()> {
     )?;
     ebpf::build(workspace)?;
     machine::mount_bpffs()?;
+    if wants_programs(arguments) {
+        process::run(
+            workspace
+                .cargo("build")
+                .args(["--release", "--package=sluice-agentd"]),
+        )?;
+        package::build_plugin(workspace)?;
+    }
     process::run_interactive(
         workspace
             .cargo("run")
             .args(["--release", "--package=sluice-e2e", "--bin=bench", "--"])
-            .args(arguments),
+            .args(arguments)
+            .env("SLUICE_PROGRAMS", workspace.target.join("release")),
     )
 }
 
@@ -44,4 +53,27 @@ fn operator(workspace: &Workspace, arguments: &[OsString]) -> Result<()> {
         _ => bail!("`cargo xtask bench operator` takes `--write` and nothing else"),
     }
     process::run_interactive(&mut cargo)
+}
+
+/// Whether agent and plugin are measured as processes: in all, and where that is asked for.
+fn wants_programs(arguments: &[OsString]) -> bool {
+    let named = arguments
+        .iter()
+        .find(|argument| !argument.to_string_lossy().starts_with('-'));
+    named.is_none_or(|what| what == "all" || what == "cni")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_built_where_they_are_measured() {
+        let wants = |line: &str| {
+            let words: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+            wants_programs(&words)
+        };
+        assert!(wants("") && wants("--quick") && wants("all --write") && wants("--write cni"));
+        assert!(!wants("verdict --quick"));
+    }
 }

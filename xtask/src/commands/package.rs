@@ -31,15 +31,7 @@ pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
         cargo.arg("--package").arg(package);
     }
     process::run(&mut cargo)?;
-    process::run(workspace.cargo("rustc").args([
-        "--release",
-        "--package",
-        PLUGIN,
-        "--bin",
-        PLUGIN,
-        "--",
-        "-Ctarget-feature=+crt-static",
-    ]))?;
+    build_plugin(workspace)?;
     let folder = workspace.target.join("package");
     fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     let built = workspace.target.join("release");
@@ -49,6 +41,19 @@ pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
     }
     say(format!("packaged in {}", folder.display()));
     Ok(folder)
+}
+
+/// Builds the plugin for nodes, into the folder of release programs.
+pub(super) fn build_plugin(workspace: &Workspace) -> Result<()> {
+    process::run(workspace.cargo("rustc").args([
+        "--release",
+        "--package",
+        PLUGIN,
+        "--bin",
+        PLUGIN,
+        "--",
+        "-Ctarget-feature=+crt-static",
+    ]))
 }
 
 /// Copies a program without its debugging information, which is most of it.
