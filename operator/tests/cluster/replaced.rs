@@ -26,8 +26,8 @@ fn web_of(app: &str, uid: &str) -> Value {
 /// What a step says of `web-0`, last.
 fn said(step: &Step) -> Option<Endpoint> {
     let delta = &step.batch.as_ref()?.delta;
-    let own = delta.endpoints.iter().filter(|(id, _)| *id == web());
-    own.last()?.1
+    let mut own = delta.endpoints.iter().rev();
+    own.find(|(id, _)| *id == web())?.1
 }
 
 fn scene() -> Scene {

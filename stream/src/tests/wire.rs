@@ -4,13 +4,13 @@ use std::net::IpAddr;
 
 use proptest::prelude::*;
 use sluice_abi::{Identity, Scope, policy::PeerCell};
-use sluice_policy::{Delta, TableDelta};
-use sluice_world::{NodeName, PodRef, ServiceRef};
+use sluice_policy::{Delta, Endpoint, TableDelta};
+use sluice_world::{NodeName, PodRef, PodUid, ServiceRef};
 
 use super::history::{edits, history};
 use crate::{
-    AgentStatus, Backend, Condition, DecodeError, Frontend, MapUse, NodeInfo, Overlay, Report,
-    Revision, ServiceEntry, Settings, Update, wire::proto,
+    AgentStatus, Backend, Catalog, Condition, DecodeError, Frontend, MapUse, NodeInfo, Overlay,
+    Report, Revision, ServiceEntry, Settings, Update, View, wire::proto,
 };
 
 fn address() -> impl Strategy<Value = IpAddr> {
@@ -221,6 +221,48 @@ fn reports_arrive_as_they_were() {
 }
 
 #[test]
+fn which_pod_of_a_name_is_meant_reaches_its_node() {
+    let pod = |number: u32| PodRef {
+        namespace: "shop".into(),
+        name: format!("web-{number}"),
+    };
+    let endpoint = |uid: Option<&str>| Endpoint {
+        identity: Identity(0x0100_0001),
+        egress: 1,
+        ingress: 2,
+        node: 1,
+        uid: uid.and_then(PodUid::of),
+    };
+    let known = endpoint(Some("6f1c2a0e-0000-4000-8000-000000000001"));
+    let mut update = Update {
+        snapshot: true,
+        delta: Delta {
+            nodes: vec![(NodeName("n1".into()), 1)],
+            endpoints: vec![(pod(0), Some(known)), (pod(1), Some(endpoint(None)))],
+            ..Delta::default()
+        },
+        ..Update::default()
+    };
+    assert_eq!(Update::decode(&update.encode()), Ok(update.clone()));
+    // A replacement that differs by nothing else is a step of its own, in the catalog and in the node's view of it.
+    let mut catalog = Catalog::default();
+    catalog.apply(&update);
+    let (mut view, _) = View::new(NodeName("n1".into()), &catalog);
+    let next = endpoint(Some("6f1c2a0e-0000-4000-8000-000000000002"));
+    update.snapshot = false;
+    update.delta = Delta {
+        endpoints: vec![(pod(0), Some(next))],
+        ..Delta::default()
+    };
+    let step = catalog.apply(&update);
+    let told = view
+        .step(&catalog, &update, &step)
+        .update(&catalog, &update);
+    assert_eq!(told.delta.endpoints, [(pod(0), Some(next))]);
+    assert_eq!(catalog.snapshot().delta.endpoints[0].1, Some(next));
+}
+
+#[test]
 fn errors_name_the_field() {
     use prost::Message;
     let decode = |changes: proto::Changes| {
@@ -258,6 +300,14 @@ fn errors_name_the_field() {
         decode(table),
         "tables.continued: table 4 goes on and has not begun"
     );
+    let endpoint = proto::Changes {
+        endpoints: vec![proto::Endpoint {
+            uid: vec![1, 2, 3].into(),
+            ..proto::Endpoint::default()
+        }],
+        ..proto::Changes::default()
+    };
+    assert_eq!(decode(endpoint), "endpoints.uid: 3 bytes, not 16");
     assert_eq!(
         Update::decode(&[]),
         Err(DecodeError::Missing("Update.revision"))

@@ -391,13 +391,15 @@ impl Engine {
             return Ok(());
         }
         self.node.take_over()?;
+        let mut failed = None;
         for interface in self.interfaces.values() {
-            // A link that was pinned is updated in place; one that was lost, or never made, is made.
-            self.attacher
-                .fasten(interface.index)
-                .map_err(AgentError::from)?;
+            // A link that was pinned is updated in place; one that was lost, or never made, is made. One interface may be going: the others
+            // are not to wait for it.
+            if let Err(error) = self.attacher.fasten(interface.index) {
+                failed = Some(error);
+            }
         }
-        Ok(())
+        failed.map_or(Ok(()), |error| Err(error.into()))
     }
 
     fn serve(&mut self, update: &Update) {
