@@ -277,7 +277,12 @@ async fn look(client: &Client, wanted: &Wanted, kind: Option<Kind>) -> Result<Po
             Api::all_with(client.clone(), &resource)
         };
         let doing = format!("reading {} {}", kind.as_str(), wanted.name);
-        let object = api.get_opt(&wanted.name).await.map_err(Error::api(doing))?;
+        let object = match api.get(&wanted.name).await.map_err(Error::api(doing)) {
+            Ok(object) => Some(object),
+            // There is no such object; or no such kind, which the API server says in words that are no `Status`.
+            Err(error) if error.code() == Some(404) => None,
+            Err(error) => return Err(error),
+        };
         found.extend(object.map(|object| PolicyState::of(kind, &object)));
     }
     if found.len() > 1 {

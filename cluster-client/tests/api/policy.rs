@@ -11,6 +11,7 @@ use sluice_client::{
 
 const SNP: &str = "/apis/sluice.io/v1/namespaces/shop/sluicenetworkpolicies/web";
 const SCNP: &str = "/apis/sluice.io/v1/sluiceclusterwidenetworkpolicies/web";
+const ANP: &str = "/apis/policy.networking.k8s.io/v1alpha1/adminnetworkpolicies/web";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn wanted(kind: Option<Kind>) -> Wanted {
@@ -101,6 +102,17 @@ async fn what_is_not_there_is_an_error_at_once() {
         end.unwrap_err().to_string(),
         "there is no SluiceNetworkPolicy shop/web"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn kinds_that_the_cluster_lacks_are_passed_over() {
+    let server = Server::default()
+        .answer(SNP, 200, &object(2, true, Some("enforced on 3 of 3 nodes")))
+        .text(ANP, 404, "404 page not found\n");
+    let (end, _) = wait(&server, None).await;
+    assert!(matches!(end, Ok(Progress::Enforced(_))), "{end:?}");
+    let asked = server.asked();
+    assert!(asked.iter().any(|line| line.contains(ANP)), "{asked:?}");
 }
 
 #[tokio::test(start_paused = true)]
