@@ -34,6 +34,7 @@ mod options;
 mod pki;
 pub mod plan;
 mod program;
+pub mod traffic;
 pub mod upstream;
 
 pub use build::build_plugins;
