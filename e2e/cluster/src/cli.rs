@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use sluice_cluster::{Cni, Machine, Name, Options, Proxy, upstream};
 
 /// A real Kubernetes of several nodes on this machine, for tests.
@@ -76,9 +76,21 @@ pub(crate) enum Command {
     )]
     Upstream(Upstream),
 
+    /// Build Sluice's images, load them into a running cluster and install the chart
+    #[command(
+        after_help = "Examples:\n  cargo xtask cluster install\n  cargo xtask cluster install --routing direct -- --set log.level=debug"
+    )]
+    Install(Install),
+
+    /// Run parts of `test` on a running cluster with Sluice installed
+    #[command(
+        after_help = "Examples:\n  cargo xtask cluster check\n  cargo xtask cluster check kills --kills 200"
+    )]
+    Check(Check),
+
     /// Start a cluster, test Sluice on it, remove it
     #[command(
-        after_help = "Examples:\n  cargo xtask cluster test\n  cargo xtask cluster test --baseline"
+        after_help = "Examples:\n  cargo xtask cluster test\n  cargo xtask cluster test --routing direct --quick\n  cargo xtask cluster test --baseline"
     )]
     Test(Test),
 
@@ -124,9 +136,6 @@ pub(crate) struct Up {
     /// Let Kubernetes give every node its pod addresses, as with --cni bridge
     #[arg(long)]
     node_pod_cidrs: bool,
-    /// The node through which the control plane reaches pods
-    #[arg(long, value_name = "NODE")]
-    control_plane_route: Option<u8>,
     /// Keep nodes without heartbeats as they are, for fake ones
     #[arg(long)]
     fake_nodes: bool,
@@ -144,7 +153,6 @@ impl From<Up> for Options {
             proxy: up.proxy,
             images: up.images,
             node_pod_cidrs: up.node_pod_cidrs || up.cni == Cni::Bridge,
-            control_plane_route: up.control_plane_route,
             fake_nodes: up.fake_nodes,
             dns: !up.no_dns,
             api_server_switches: Vec::new(),
@@ -200,11 +208,130 @@ impl Upstream {
     }
 }
 
+/// How packets get from node to node.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Routing {
+    /// By routes of the segment that the nodes share.
+    Direct,
+    /// Wrapped, in an overlay.
+    Vxlan,
+}
+
+impl Routing {
+    /// As the chart's values call it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Vxlan => "vxlan",
+        }
+    }
+}
+
+/// How Sluice's own programs are built.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Profile {
+    /// As users get them.
+    #[default]
+    Release,
+    /// As the other tests have built most of them already, where a release build would take too long.
+    Dev,
+}
+
+impl Profile {
+    /// Cargo's folder for what it builds.
+    pub(crate) const fn folder(self) -> &'static str {
+        match self {
+            Self::Release => "release",
+            Self::Dev => "debug",
+        }
+    }
+
+    /// Cargo's name for it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Release => "release",
+            Self::Dev => "dev",
+        }
+    }
+}
+
+/// What to install.
+#[derive(Args, Debug)]
+pub(crate) struct Install {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    #[command(flatten)]
+    pub(crate) sluice: Sluice,
+    /// Further arguments of `helm install`
+    #[arg(last = true)]
+    pub(crate) helm: Vec<String>,
+}
+
+/// How Sluice is built and installed.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Sluice {
+    /// How packets get from node to node; the chart's default if not given
+    #[arg(long, value_enum)]
+    pub(crate) routing: Option<Routing>,
+    /// How Sluice's programs are built
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) profile: Profile,
+}
+
+/// A part of the test, on a cluster with Sluice.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Part {
+    /// Pods of all nodes reach each other and a service over both families
+    Talk,
+    /// Kubernetes' own tests: network Conformance and those of `NetworkPolicy` at the same time
+    Upstream,
+    /// A policy cuts off, and its removal opens
+    Enforcement,
+    /// The same manifests have the same result in the lab and here
+    Lab,
+    /// Objects that are wrong stop no others
+    Invalid,
+    /// Everything that can die is killed while traffic is counted
+    Kills,
+    /// `sluice status` is green
+    Status,
+}
+
+impl Part {
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Talk,
+        Self::Upstream,
+        Self::Enforcement,
+        Self::Lab,
+        Self::Invalid,
+        Self::Kills,
+        Self::Status,
+    ];
+}
+
+/// Which parts of the test.
+#[derive(Args, Debug)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// The parts; all of them if none is given
+    #[arg(value_enum)]
+    pub(crate) parts: Vec<Part>,
+    /// How often something is killed
+    #[arg(long, default_value_t = 20)]
+    pub(crate) kills: u16,
+    /// How Sluice's programs were built
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) profile: Profile,
+}
+
 /// How to test.
 #[derive(Args, Debug)]
 pub(crate) struct Test {
     #[command(flatten)]
     pub(crate) which: Which,
+    #[command(flatten)]
+    pub(crate) sluice: Sluice,
     /// How many nodes
     #[arg(long, default_value_t = 3)]
     pub(crate) nodes: u8,

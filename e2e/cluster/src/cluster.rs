@@ -12,6 +12,8 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
+
 use crate::{
     build,
     cache::Cache,
@@ -286,13 +288,19 @@ impl Cluster {
     /// If it does not become ready.
     pub fn start_api_server(&self) -> Result<()> {
         self.start(Machine::ControlPlane, "kube-apiserver")?;
+        self.wait_api_server(Duration::from_secs(90))
+    }
+
+    /// Waits until the API server says that it is ready.
+    ///
+    /// # Errors
+    ///
+    /// If it does not say so in time.
+    pub fn wait_api_server(&self, limit: Duration) -> Result<()> {
         let hint = format!("see {}", self.control_plane.log("kube-apiserver").display());
-        command::wait(
-            "the API server's readiness",
-            &hint,
-            Duration::from_secs(90),
-            || self.kubectl.is_ready().then_some(()),
-        )
+        command::wait("the API server's readiness", &hint, limit, || {
+            self.kubectl.is_ready().then_some(())
+        })
     }
 
     /// Loads an image file into a node.
@@ -314,6 +322,20 @@ impl Cluster {
         self.kubectl
             .run(&["wait", "--for=condition=Ready", "nodes", "--all", &timeout])
             .map(drop)
+    }
+
+    /// Has the control plane reach these pod addresses by way of node `number`, and no other: webhooks and aggregated servers
+    /// in pods, and upstream's tests, need it. With the bridge plugin that is done already.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such node, or the route is refused.
+    pub fn route_to_pods(&self, number: u8, ranges: &[IpNet]) -> Result<()> {
+        let node = Machine::Node(number);
+        self.machine(node)?;
+        ranges.iter().try_for_each(|&range| {
+            net::route(&self.options.name, Machine::ControlPlane, range, node)
+        })
     }
 
     fn machine(&self, machine: Machine) -> Result<&Running> {

@@ -35,6 +35,16 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
         Command::Stop(service) => open(&service)?.stop(service.machine, &service.unit)?,
         Command::Start(service) => open(&service)?.start(service.machine, &service.unit)?,
         Command::Upstream(upstream) => run_upstream(&upstream)?,
+        Command::Install(install) => {
+            let cluster = Cluster::open(&install.which.name)?;
+            for image in test::sluice::images(install.sluice.profile)? {
+                for number in 1..=cluster.options().nodes {
+                    cluster.load_image(number, &image)?;
+                }
+            }
+            test::sluice::install(&cluster, install.sluice.routing, &install.helm)?;
+        }
+        Command::Check(check) => test::check(&check)?,
         Command::Test(test) => test::run(&test)?,
         Command::Scale(scale) => test::scale::run(&scale)?,
         Command::Init { spec } => match init::run(&spec)? {},

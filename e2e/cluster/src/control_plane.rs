@@ -121,6 +121,8 @@ impl ControlPlane<'_> {
                 "service-cluster-ip-range",
                 &plan::both(plan::SERVICES_V4, plan::SERVICES_V6),
             ),
+            // Nobody translates service addresses here: webhooks are called at their endpoints.
+            ("enable-aggregator-routing", "true"),
             ("requestheader-client-ca-file", &authority),
             ("requestheader-allowed-names", "front-proxy-client"),
             ("requestheader-username-headers", "X-Remote-User"),

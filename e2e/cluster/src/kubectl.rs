@@ -1,6 +1,10 @@
 //! kubectl and helm, run as the cluster's administrator from the control plane's network.
 
-use std::{ffi::OsString, path::PathBuf, process::Command};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use crate::{
     command,
@@ -78,6 +82,15 @@ impl Kubectl {
     /// If helm fails: the error has what it said.
     pub fn helm(&self, arguments: &[&str]) -> Result<String> {
         command::output(self.command("helm").args(arguments))
+    }
+
+    /// Runs another program as [`Self::run`] does kubectl, and gives what it prints.
+    ///
+    /// # Errors
+    ///
+    /// If it fails: the error has what it said.
+    pub fn program(&self, program: &Path, arguments: &[&str]) -> Result<String> {
+        command::output(self.command(&program.display().to_string()).args(arguments))
     }
 
     /// A program with this process's terminal, in the control plane's network, with the administrator's kubeconfig.

@@ -157,6 +157,8 @@ fn kubelet() -> String {
         "maxPods": 250,
         "nodeStatusUpdateFrequency": "5s",
         "syncFrequency": "10s",
+        // Tests kill programs more often than a kubelet would forgive.
+        "crashLoopBackOff": {"maxContainerRestartPeriod": "1s"},
     });
     format!("{config:#}")
 }

@@ -50,9 +50,6 @@ pub struct Options {
     pub images: Vec<PathBuf>,
     /// Whether Kubernetes gives each node its pod addresses. The bridge plugin needs it.
     pub node_pod_cidrs: bool,
-    /// The control plane's route to pods, by way of this node: webhooks and aggregated servers in pods, and upstream's tests,
-    /// need one. With the bridge plugin there is a route to every node anyway.
-    pub control_plane_route: Option<u8>,
     /// Nodes without heartbeats stay what their status says, so that objects can stand for nodes. Real nodes that die are
     /// then not noticed either.
     pub fake_nodes: bool,
@@ -71,7 +68,6 @@ impl Default for Options {
             proxy: Proxy::Nftables,
             images: Vec::new(),
             node_pod_cidrs: false,
-            control_plane_route: None,
             fake_nodes: false,
             dns: true,
             api_server_switches: Vec::new(),
@@ -109,15 +105,6 @@ impl Options {
                 "it needs node_pod_cidrs, its nodes' pod addresses".to_owned(),
             );
         }
-        if let Some(node) = self
-            .control_plane_route
-            .filter(|node| !(1..=self.nodes).contains(node))
-        {
-            return wrong(
-                "control_plane_route",
-                format!("there is no node {node} of {}", self.nodes),
-            );
-        }
         Ok(())
     }
 }
@@ -141,14 +128,6 @@ mod tests {
         assert!(
             Options {
                 cni: Cni::Bridge,
-                ..Options::default()
-            }
-            .check()
-            .is_err()
-        );
-        assert!(
-            Options {
-                control_plane_route: Some(4),
                 ..Options::default()
             }
             .check()

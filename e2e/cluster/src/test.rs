@@ -1,17 +1,25 @@
 //! `cargo xtask cluster test`: one cluster, from nothing to nothing, stage by stage.
 
+mod invalid;
 mod kills;
+mod pods;
+mod same;
 pub(crate) mod scale;
-mod sluice;
+pub(crate) mod sluice;
 mod smoke;
 
-use std::path::Path;
+use std::{
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use sluice_cluster::{Cluster, Options, upstream};
 
+use self::sluice::Sluice;
 use crate::{
-    cli,
+    cli::{self, Part},
     commands::{judge, say},
     stages::Stages,
 };
@@ -19,13 +27,17 @@ use crate::{
 /// Runs the stages; the cluster is removed at the end, however it comes, unless it shall be kept.
 pub(crate) fn run(test: &cli::Test) -> Result<()> {
     let mut stages = Stages::default();
+    // An aborted run may have left half a cluster, or a whole one.
+    stages.run("removal of leftovers", || {
+        Ok(Cluster::down(&test.which.name)?)
+    })?;
     stages.run("build of Kubernetes", || Ok(Cluster::build(&mut say)?))?;
     let options = options(test, &mut stages)?;
     let outcome = stages
         .run("cluster up", || Ok(Cluster::up(options, &mut say)?))
         .and_then(|cluster| {
             if test.baseline {
-                checks(test, &mut stages, &cluster)
+                with_the_bridge(test, &mut stages, &cluster)
             } else {
                 with_sluice(test, &mut stages, &cluster)
             }
@@ -42,10 +54,9 @@ fn options(test: &cli::Test, stages: &mut Stages) -> Result<Options> {
     let base = if test.baseline {
         Options::bridge()
     } else {
-        let images = stages.run("build of Sluice's images", sluice::images)?;
+        let build = || sluice::images(test.sluice.profile);
         Options {
-            images,
-            control_plane_route: Some(1),
+            images: stages.run("build of Sluice's images", build)?,
             ..Options::default()
         }
     };
@@ -56,32 +67,82 @@ fn options(test: &cli::Test, stages: &mut Stages) -> Result<Options> {
     })
 }
 
-fn with_sluice(test: &cli::Test, stages: &mut Stages, cluster: &Cluster) -> Result<()> {
-    stages.run("install to Ready", || sluice::install(cluster))?;
-    checks(test, stages, cluster)?;
-    stages.run("enforcement", || smoke::policy(cluster))?;
-    stages.run("uninstall", || sluice::uninstall(cluster))
-}
-
-/// What any network must do.
-fn checks(test: &cli::Test, stages: &mut Stages, cluster: &Cluster) -> Result<()> {
+fn with_the_bridge(test: &cli::Test, stages: &mut Stages, cluster: &Cluster) -> Result<()> {
     stages.run("addresses of both families", || both_families(cluster))?;
     stages.run("pods talk", || smoke::pods_talk(cluster))?;
     if !test.quick {
-        stages.run("upstream Conformance, network", || {
-            upstream(cluster, upstream::CONFORMANCE)
+        stages.run("upstream Conformance", || {
+            upstream(cluster, &[upstream::CONFORMANCE])
         })?;
     }
-    if !test.quick && !test.baseline {
-        stages.run("upstream Netpol", || upstream(cluster, upstream::NETPOL))?;
-    }
-    stages.run("kills", || kills::run(cluster, test.kills))?;
+    stages.run("kills", || kills::of_the_bridge(cluster, test.kills))?;
     stages.run("pods talk after the kills", || smoke::pods_talk(cluster))
 }
 
-fn upstream(cluster: &Cluster, focus: &str) -> Result<()> {
-    judge(&cluster.run_e2e(&upstream::Selection {
-        focus: focus.to_owned(),
+fn with_sluice(test: &cli::Test, stages: &mut Stages, cluster: &Cluster) -> Result<()> {
+    let sluice = Sluice {
+        cluster,
+        profile: test.sluice.profile,
+    };
+    let install = || sluice::install(cluster, test.sluice.routing, &[]);
+    let uninstall = || {
+        smoke::remove(cluster)?;
+        sluice::uninstall(cluster)
+    };
+    stages.run("install to Ready", install)?;
+    stages.run("addresses of both families", || both_families(cluster))?;
+    for part in Part::ALL {
+        if !(test.quick && part == Part::Upstream) {
+            one(part, stages, &sluice, test.kills)?;
+        }
+    }
+    stages.run("uninstall", uninstall)?;
+    stages.run("install again to Ready", install)?;
+    stages.run("pods talk again", || smoke::pods_talk(cluster))?;
+    stages.run("uninstall again", uninstall)
+}
+
+/// Runs parts of the test on a cluster that is up and has Sluice.
+pub(crate) fn check(check: &cli::Check) -> Result<()> {
+    let cluster = Cluster::open(&check.which.name)?;
+    let sluice = Sluice {
+        cluster: &cluster,
+        profile: check.profile,
+    };
+    let parts = if check.parts.is_empty() {
+        &Part::ALL[..]
+    } else {
+        &check.parts
+    };
+    let mut stages = Stages::default();
+    for &part in parts {
+        one(part, &mut stages, &sluice, check.kills)?;
+    }
+    Ok(())
+}
+
+fn one(part: Part, stages: &mut Stages, sluice: &Sluice<'_>, count: u16) -> Result<()> {
+    let cluster = sluice.cluster;
+    match part {
+        Part::Talk => stages.run("pods talk", || smoke::pods_talk(cluster)),
+        Part::Upstream => stages.run("upstream Conformance and Netpol", || {
+            upstream(cluster, &[upstream::CONFORMANCE, upstream::NETPOL])
+        }),
+        Part::Enforcement => stages.run("enforcement", || smoke::policy(cluster)),
+        Part::Lab => stages.run("as in the lab", || same::run(sluice)),
+        Part::Invalid => stages.run("invalid objects", || invalid::run(sluice)),
+        Part::Kills => {
+            stages.run("kills", || kills::run(sluice, count))?;
+            stages.run("pods talk after the kills", || smoke::pods_talk(cluster))
+        }
+        Part::Status => stages.run("status is green", || sluice.status()),
+    }
+}
+
+/// Runs upstream tests of several kinds at the same time, network Conformance among them.
+fn upstream(cluster: &Cluster, kinds: &[&str]) -> Result<()> {
+    let report = cluster.run_e2e(&upstream::Selection {
+        focus: kinds.join("|"),
         // Probes over SCTP need sockets that a kernel without the protocol has not: their servers would not even start.
         skip: if Path::new("/proc/sys/net/sctp").exists() {
             r"\[Serial\]".to_owned()
@@ -89,7 +150,18 @@ fn upstream(cluster: &Cluster, focus: &str) -> Result<()> {
             r"\[Serial\]|SCTP".to_owned()
         },
         parallel: 6,
-    })?)
+    })?;
+    judge(&report)?;
+    say(&format!(
+        "{} of {} tests of Conformance passed",
+        report.conformance(),
+        upstream::CONFORMANCE_TESTS
+    ));
+    ensure!(
+        report.conformance() == upstream::CONFORMANCE_TESTS,
+        "tests of Conformance were not run"
+    );
+    Ok(())
 }
 
 /// Every node has an address of either family.
@@ -117,4 +189,18 @@ fn both_families(cluster: &Cluster) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Tries again until it succeeds; what it gave last if it never did in time.
+fn until(limit: Duration, mut action: impl FnMut() -> Result<()>) -> Result<()> {
+    let begin = Instant::now();
+    loop {
+        match action() {
+            Err(error) if begin.elapsed() > limit => {
+                return Err(error.context(format!("for {} s", limit.as_secs())));
+            }
+            Err(_) => thread::sleep(Duration::from_millis(200)),
+            Ok(()) => return Ok(()),
+        }
+    }
 }

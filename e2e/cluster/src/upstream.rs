@@ -14,6 +14,10 @@ use crate::{
 
 /// Conformance tests of the network, which any cluster must pass.
 pub const CONFORMANCE: &str = r"\[sig-network\].*\[Conformance\]";
+/// In the name of every test of [`CONFORMANCE`].
+const IS_CONFORMANCE: &str = "[Conformance]";
+/// So many there are in the version of Kubernetes that `modules/` pins.
+pub const CONFORMANCE_TESTS: usize = 47;
 /// Tests of `NetworkPolicy`.
 pub const NETPOL: &str = r"\[sig-network\].*Netpol";
 
@@ -42,6 +46,13 @@ pub struct Report {
 }
 
 impl Report {
+    /// Of those that passed, how many are of [`CONFORMANCE`].
+    #[must_use]
+    pub fn conformance(&self) -> usize {
+        let is = |name: &&String| name.contains(IS_CONFORMANCE);
+        self.passed.iter().filter(is).count()
+    }
+
     /// Whether something ran and nothing failed.
     #[must_use]
     pub fn is_good(&self) -> bool {

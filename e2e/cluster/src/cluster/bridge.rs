@@ -21,15 +21,17 @@ pub(super) fn install(cluster: &Cluster) -> Result<()> {
             "node{number}/root/etc/cni/net.d/10-bridge.conflist"
         ));
         fs::write(&path, conflist(&ranges)).map_err(Error::at("writing", &path))?;
-        let others = (1..=nodes)
-            .filter(|&other| other != number)
-            .map(Machine::Node)
-            .chain([Machine::ControlPlane]);
-        for other in others {
+        for other in (1..=nodes).filter(|&other| other != number) {
             for &range in &ranges {
-                net::route(&cluster.options.name, other, range, Machine::Node(number))?;
+                net::route(
+                    &cluster.options.name,
+                    Machine::Node(other),
+                    range,
+                    Machine::Node(number),
+                )?;
             }
         }
+        cluster.route_to_pods(number, &ranges)?;
     }
     Ok(())
 }

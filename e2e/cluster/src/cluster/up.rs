@@ -20,7 +20,7 @@ use crate::{
     net, node,
     options::{Cni, Options},
     pki::Authority,
-    plan::{self, Machine},
+    plan::Machine,
 };
 
 const DNS: &str = include_str!("../../manifests/coredns.yaml");
@@ -149,16 +149,6 @@ fn connect(cluster: &Cluster, said: &mut dyn FnMut(&str)) -> Result<()> {
         bridge::install(cluster)?;
         cluster.wait_ready(Duration::from_secs(90))?;
         said("bridge plugin installed, nodes Ready");
-    }
-    if let Some(number) = options.control_plane_route {
-        for pods in [plan::PODS_V4.into(), plan::PODS_V6.into()] {
-            net::route(
-                &options.name,
-                Machine::ControlPlane,
-                pods,
-                Machine::Node(number),
-            )?;
-        }
     }
     if options.dns {
         cluster.kubectl.apply(DNS)?;

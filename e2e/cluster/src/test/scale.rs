@@ -15,7 +15,9 @@ const PACKAGES: &[&str] = &["sluice-operator", "sluice-scale"];
 pub(crate) fn run(scale: &cli::Scale) -> Result<()> {
     let mut stages = Stages::default();
     stages.run("build of Kubernetes", || Ok(Cluster::build(&mut say)?))?;
-    let programs = stages.run("build of the operator", || sluice::programs(PACKAGES))?;
+    let programs = stages.run("build of the operator", || {
+        sluice::built(cli::Profile::Release, PACKAGES)
+    })?;
     let options = Options {
         name: scale.which.name.clone(),
         // One is the least; it stays without a network, and nothing runs on it.

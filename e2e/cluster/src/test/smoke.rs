@@ -1,14 +1,12 @@
 //! The least that a network must do: pods of all nodes reach each other and a service over both families; with Sluice, a policy
 //! cuts and opens.
 
-use std::{
-    net::IpAddr,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use sluice_cluster::{Cluster, Kubectl};
+
+use super::until;
 
 const MANIFEST: &str = include_str!("../../manifests/smoke.yaml");
 const DENY: &str = include_str!("../../manifests/smoke-deny.yaml");
@@ -27,7 +25,7 @@ pub(super) fn pods_talk(cluster: &Cluster) -> Result<()> {
     let kubectl = cluster.kubectl();
     let urls = deploy(cluster)?;
     for pod in pods(cluster)? {
-        until(|| fetch(kubectl, &pod.name, &urls))
+        until(PATIENCE, || fetch(kubectl, &pod.name, &urls))
             .with_context(|| format!("pod {} does not reach all others", pod.name))?;
     }
     Ok(())
@@ -37,10 +35,13 @@ pub(super) fn pods_talk(cluster: &Cluster) -> Result<()> {
 pub(super) fn policy(cluster: &Cluster) -> Result<()> {
     let kubectl = cluster.kubectl();
     let urls = deploy(cluster)?;
-    let pod = pods(cluster)?.pop().context("the smoke test has no pods")?;
+    let mut others = pods(cluster)?;
+    let pod = others.pop().context("the smoke test has no pods")?;
     kubectl.apply(DENY)?;
-    for url in &urls {
-        until(|| {
+    // What a pod sends to itself, by way of the service too, is its own business.
+    let others = others.iter().flat_map(|pod| &pod.addresses).map(url);
+    for url in &others.collect::<Vec<_>>() {
+        until(PATIENCE, || {
             ensure!(
                 fetch(kubectl, &pod.name, std::slice::from_ref(url)).is_err(),
                 "{url} is reached in spite of the policy"
@@ -49,7 +50,20 @@ pub(super) fn policy(cluster: &Cluster) -> Result<()> {
         })?;
     }
     kubectl.run(&["delete", "networkpolicy", "deny", NAMESPACE])?;
-    until(|| fetch(kubectl, &pod.name, &urls)).context("the policy is gone, and pods don't talk")
+    until(PATIENCE, || fetch(kubectl, &pod.name, &urls))
+        .context("the policy is gone, and pods don't talk")
+}
+
+/// Removes what the checks made.
+pub(super) fn remove(cluster: &Cluster) -> Result<()> {
+    cluster.kubectl().run(&[
+        "delete",
+        "namespace",
+        "smoke",
+        "--ignore-not-found",
+        "--timeout=120s",
+    ])?;
+    Ok(())
 }
 
 /// Gives what every pod must be able to fetch.
@@ -72,12 +86,14 @@ fn deploy(cluster: &Cluster) -> Result<Vec<String>> {
         pods.len()
     );
     let all = pods.iter().flat_map(|pod| &pod.addresses).chain(&service);
-    Ok(all
-        .map(|address| match address {
-            IpAddr::V4(address) => format!("http://{address}:8080/hostname"),
-            IpAddr::V6(address) => format!("http://[{address}]:8080/hostname"),
-        })
-        .collect())
+    Ok(all.map(url).collect())
+}
+
+fn url(address: &IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => format!("http://{address}:8080/hostname"),
+        IpAddr::V6(address) => format!("http://[{address}]:8080/hostname"),
+    }
 }
 
 fn pods(cluster: &Cluster) -> Result<Vec<Pod>> {
@@ -135,18 +151,4 @@ fn fetch(kubectl: &Kubectl, pod: &str, urls: &[String]) -> Result<()> {
         .collect();
     kubectl.run(&[&curl[..], &["--fail-early"], &urls].concat())?;
     Ok(())
-}
-
-/// What an action gave last, if it never succeeded in time.
-fn until(mut action: impl FnMut() -> Result<()>) -> Result<()> {
-    let begin = Instant::now();
-    loop {
-        match action() {
-            Err(error) if begin.elapsed() > PATIENCE => {
-                return Err(error.context(format!("for {} s", PATIENCE.as_secs())));
-            }
-            Err(_) => thread::sleep(Duration::from_millis(200)),
-            Ok(()) => return Ok(()),
-        }
-    }
 }
