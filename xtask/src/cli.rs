@@ -53,10 +53,11 @@ pub(crate) enum Command {
 
     /// Run the randomised tests again and again with fresh seeds, until the time is up or one fails
     ///
-    /// Each round: the differential tests of both engines, the fuzz targets, labs whose supervisors are killed. Seeds, counts and times are
-    /// shown; a failure ends it, with the seed that shows it again. Needs root.
+    /// First a real cluster, in the routing mode that CI leaves out, on which everything that can die is killed while traffic is counted.
+    /// Then rounds, each of the differential tests of both engines, the fuzz targets, labs whose supervisors are killed. Seeds, counts and
+    /// times are shown; a failure ends it, with the seed that shows it again. Needs root.
     #[command(
-        after_help = "Examples:\n  cargo xtask soak --minutes 480\n  cargo xtask soak --minutes 0 --seed 42\n  cargo xtask soak --native-only"
+        after_help = "Examples:\n  cargo xtask soak --minutes 480\n  cargo xtask soak --minutes 0 --seed 42 --kills 0\n  cargo xtask soak --native-only"
     )]
     Soak {
         /// Rounds begin until so many minutes are over; 0 for one round
@@ -65,6 +66,9 @@ pub(crate) enum Command {
         /// The seed of the first round; a fresh one if not given
         #[arg(long, value_name = "SEED")]
         seed: Option<u32>,
+        /// How often something is killed on the cluster; 0 for no cluster
+        #[arg(long, default_value_t = 200, value_name = "N")]
+        kills: u16,
         /// Leave out what needs root
         #[arg(long)]
         native_only: bool,

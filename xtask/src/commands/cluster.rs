@@ -18,17 +18,21 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[OsString]) -> Result<()> {
     if is("build") || is("test") || is("scale") {
         install()?;
     }
-    if is("test") && !arguments.iter().any(|word| word == "--baseline") {
+    if is("test") {
+        // The lab, which the cluster is held against.
+        machine::mount_bpffs()?;
+    }
+    let without_sluice = arguments.iter().any(|word| word == "--baseline");
+    if is("install") || is("test") && !without_sluice {
         // Sluice's own programs are built with it inside.
         ebpf::build(workspace)?;
     }
-    process::run(workspace.cargo("build").args([
-        "--quiet",
-        "--package",
-        PROGRAM,
-        "--bin",
-        PROGRAM,
-    ]))?;
+    // Also the program whose traffic is counted, which goes into an image from there.
+    process::run(
+        workspace
+            .cargo("build")
+            .args(["--quiet", "--package", PROGRAM, "--bins"]),
+    )?;
     process::run_interactive(
         machine::as_root(workspace.target.join("debug").join(PROGRAM))?
             .current_dir(&workspace.root)

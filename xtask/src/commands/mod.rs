@@ -28,12 +28,14 @@ pub(crate) fn run(command: Command, workspace: &Workspace) -> Result<()> {
         Command::Soak {
             minutes,
             seed,
+            kills,
             native_only,
         } => soak::run(
             workspace,
             soak::Soak {
                 minutes,
                 seed,
+                kills,
                 native_only,
             },
         ),

@@ -1,6 +1,7 @@
 //! `cargo xtask soak`: the tests that find more the longer they run, again and again with fresh seeds, until the time is up.
 //!
 //! ```text
+//! once:  a cluster, in the routing mode that CI leaves out ─▶ upstream's tests ─▶ kills
 //! round: seed ─▶ differential_native ─▶ differential_kernel ─▶ fuzz targets ─▶ lab_life (supervisors killed)
 //! ```
 
@@ -12,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use super::{
-    ebpf, fuzz,
+    cluster, ebpf, fuzz,
     test::{self, KERNEL_TESTS},
 };
 use crate::{
@@ -35,6 +36,8 @@ pub(crate) struct Soak {
     pub(crate) minutes: u64,
     /// The seed of the first round; each next one has the next number.
     pub(crate) seed: Option<u32>,
+    /// How often something is killed on a cluster; with 0 there is none.
+    pub(crate) kills: u16,
     /// Leave out what needs root.
     pub(crate) native_only: bool,
 }
@@ -71,6 +74,11 @@ struct Programs {
 pub(crate) fn run(workspace: &Workspace, soak: Soak) -> Result<()> {
     if !soak.native_only && !machine::is_root()? {
         bail!("half of it needs root: run this as root, or with --native-only");
+    }
+    if !soak.native_only && soak.kills > 0 {
+        let kills = soak.kills.to_string();
+        let words = ["test", "--name=soak", "--routing=direct", "--kills", &kills];
+        cluster::run(workspace, &words.map(Into::into))?;
     }
     let programs = prepare(workspace, soak.native_only)?;
     let began = Instant::now();
