@@ -99,8 +99,7 @@ impl Supervisor {
     }
 
     fn begin(options: &Options, before: Option<&Record>) -> Result<Self, LabError> {
-        probe::mount_bpffs()
-            .map_err(|error| LabError::Agent(AgentError::Load(error.into())))?;
+        probe::mount_bpffs().map_err(|error| LabError::Agent(AgentError::Load(error.into())))?;
         let name = options.name.clone();
         // The manifests are read before anything is made: most failures are there.
         let manifests = store::read_paths(&options.sources)?;

@@ -290,10 +290,16 @@ impl Engine {
             self.failed = None;
             self.end_forgotten();
         }
+        self.serve(update);
+        let names_nodes = update.settings.is_some() || !update.nodes.is_empty();
+        // Maps may be new ones: nothing is to be missing in them when packets begin to be judged by them.
+        let is_routed = names_nodes && !self.took_over;
+        if is_routed {
+            self.route();
+        }
         if let Err(error) = self.take_over() {
             warn!(%error, "programs of an earlier process could not all be replaced");
         }
-        self.serve(update);
         if self.failed.is_some() {
             // This one went through; what failed before it may still be missing.
             self.note_failed(update, acknowledge);
@@ -305,7 +311,7 @@ impl Engine {
         if let Some(acknowledge) = acknowledge {
             acknowledge(update.revision);
         }
-        if update.settings.is_some() || !update.nodes.is_empty() {
+        if names_nodes && !is_routed {
             self.route();
         }
     }

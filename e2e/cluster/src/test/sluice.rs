@@ -33,12 +33,13 @@ const TRAFFIC: &str = "sluice-e2e-traffic";
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
 /// Cargo packages and the programs in them, and the images that these go into.
-const PACKAGES: &[&str] = &["sluice-operator", "sluice-agentd", "sluice-cni", "sluice"];
+const PACKAGES: &[&str] = &["sluice-operator", "sluice-agentd", "sluice"];
+const PLUGIN: &str = "sluice-cni";
 const IMAGES: &[(&str, &[&str])] = &[
     (TRAFFIC, &["sluice-traffic", "sluice"]),
     ("sluice-operator", &["sluice-operator"]),
     // The agent puts the plugin onto its node.
-    ("sluice-agent", &["sluice-agent", "sluice-cni"]),
+    ("sluice-agent", &["sluice-agent", PLUGIN]),
     // What the connectivity test's pods run.
     ("sluice-cli", &["sluice"]),
 ];
@@ -46,6 +47,7 @@ const IMAGES: &[(&str, &[&str])] = &[
 /// Builds the programs and packs them. The eBPF object must have been built.
 pub(crate) fn images(profile: Profile) -> Result<Vec<PathBuf>> {
     let programs = built(profile, PACKAGES)?;
+    build_plugin(profile)?;
     let folder = programs.join("images");
     fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     // <target>/<profile>/sluice-cluster, with sluice-traffic beside it
@@ -74,20 +76,32 @@ fn reference(name: &str) -> String {
 
 /// Builds the programs of these packages; the folder they are in.
 pub(super) fn built(profile: Profile, packages: &[&str]) -> Result<PathBuf> {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo
+    let mut words = vec!["build", "--profile", profile.name()];
+    words.extend(packages.iter().flat_map(|package| ["--package", package]));
+    cargo(&words)?;
+    programs(profile)
+}
+
+/// The plugin is static: nodes' libraries are not those of its image.
+fn build_plugin(profile: Profile) -> Result<()> {
+    let linked = "-Ctarget-feature=+crt-static";
+    let mut words = vec!["rustc", "--profile", profile.name()];
+    words.extend(["--package", PLUGIN, "--bin", PLUGIN, "--", linked]);
+    cargo(&words)
+}
+
+fn cargo(words: &[&str]) -> Result<()> {
+    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .current_dir(workspace())
-        .args(["build", "--profile", profile.name()]);
-    for package in packages {
-        cargo.arg("--package").arg(package);
-    }
-    let status = cargo.status().context("starting cargo")?;
+        .args(words)
+        .status()
+        .context("starting cargo")?;
     ensure!(
         status.success(),
-        "building {} failed: {status}",
-        packages.join(", ")
+        "cargo {} failed: {status}",
+        words.join(" ")
     );
-    programs(profile)
+    Ok(())
 }
 
 /// The folder with the programs.
