@@ -1,7 +1,12 @@
 //! What can go wrong, told with the program, file or object it went wrong with and what to do about it. Nothing that does
 //! work may enter.
 
-use std::{io, path::PathBuf, process::ExitStatus, time::Duration};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    time::Duration,
+};
 
 /// Why a cluster could not be built, started, asked or removed.
 #[derive(Debug, thiserror::Error)]
@@ -126,7 +131,27 @@ impl<T, E: Into<io::Error>> Doing<T> for std::result::Result<T, E> {
     }
 }
 
+/// So many of a log's last lines tell why something did not come.
+const LINES: usize = 12;
+
 impl Error {
+    /// What was late, with the end of the log that may tell why.
+    pub(crate) fn with_log(self, log: &Path) -> Self {
+        match self {
+            Self::Late { what, after, hint } => {
+                let text = fs::read_to_string(log).unwrap_or_default();
+                let lines: Vec<&str> = text.lines().collect();
+                let end = lines[lines.len().saturating_sub(LINES)..].join("\n");
+                Self::Late {
+                    what,
+                    after,
+                    hint: format!("{hint}, which ends with:\n{end}"),
+                }
+            }
+            other => other,
+        }
+    }
+
     /// A system error with what was being done at a path.
     pub(crate) fn at(
         doing: &'static str,

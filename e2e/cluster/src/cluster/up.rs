@@ -25,6 +25,9 @@ use crate::{
 
 const DNS: &str = include_str!("../../manifests/coredns.yaml");
 
+/// A node registers within seconds, unless the machine is busy with other things.
+const REGISTERED: Duration = Duration::from_mins(2);
+
 pub(super) fn up(options: Options, say: &mut dyn FnMut(&str)) -> Result<Cluster> {
     options.check()?;
     if !Uid::effective().is_root() {
@@ -136,9 +139,11 @@ fn registered(cluster: &Cluster) -> Result<()> {
         command::wait(
             &format!("the registration of {name}"),
             &hint,
-            Duration::from_mins(1),
+            REGISTERED,
             || cluster.kubectl.run(&["get", "node", &name]).ok(),
-        )?;
+        )
+        // The log goes with the cluster that did not start.
+        .map_err(|error| error.with_log(&running.log("kubelet")))?;
     }
     Ok(())
 }
