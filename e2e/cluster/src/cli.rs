@@ -5,6 +5,8 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sluice_cluster::{Cni, Machine, Name, Options, Proxy, upstream};
 
+use crate::bench::load::Load;
+
 /// A real Kubernetes of several nodes on this machine, for tests.
 #[derive(Debug, Parser)]
 #[command(
@@ -99,6 +101,16 @@ pub(crate) enum Command {
         after_help = "Examples:\n  cargo xtask cluster scale\n  cargo xtask cluster scale --write"
     )]
     Scale(Scale),
+
+    /// Measure pods' traffic on clusters that are up, beside the baseline
+    #[command(
+        after_help = "Examples:\n  cargo xtask cluster up --name bridge --nodes 2 --cni bridge\n  cargo xtask cluster bench --baseline bridge vxlan direct --write"
+    )]
+    Bench(Bench),
+
+    /// Be one side of the traffic that is measured
+    #[command(hide = true, subcommand)]
+    Load(Load),
 
     /// Be the first process of a machine
     #[command(hide = true)]
@@ -323,6 +335,26 @@ pub(crate) struct Check {
     /// How Sluice's programs were built
     #[arg(long, value_enum, default_value_t)]
     pub(crate) profile: Profile,
+}
+
+/// What to measure.
+#[derive(Args, Debug)]
+pub(crate) struct Bench {
+    /// The cluster that the others are compared with: one with `--cni bridge`
+    #[arg(long, value_name = "NAME")]
+    pub(crate) baseline: Name,
+    /// Clusters with Sluice
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) clusters: Vec<Name>,
+    /// How often everything is measured
+    #[arg(long, default_value_t = 10)]
+    pub(crate) rounds: usize,
+    /// How long each measurement takes
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) milliseconds: u64,
+    /// Put the table into docs/benchmarks.md
+    #[arg(long)]
+    pub(crate) write: bool,
 }
 
 /// How to test.

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use sluice_cluster::{Cluster, init, upstream::Report};
 
 use crate::{
+    bench,
     cli::{Command, Service, Tool, Upstream},
     test,
 };
@@ -47,6 +48,8 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
         Command::Check(check) => test::check(&check)?,
         Command::Test(test) => test::run(&test)?,
         Command::Scale(scale) => test::scale::run(&scale)?,
+        Command::Bench(bench) => bench::run(&bench)?,
+        Command::Load(load) => bench::load::run(&load)?,
         Command::Init { spec } => match init::run(&spec)? {},
     }
     Ok(ExitCode::SUCCESS)

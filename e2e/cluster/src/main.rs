@@ -1,6 +1,7 @@
 //! `sluice-cluster`: the test cluster at a terminal, and the first process of every machine of one.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod cli;
 mod commands;
 mod stages;
