@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    net::TcpListener,
+    net::{IpAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -25,6 +25,8 @@ use tokio::runtime::Runtime;
 const PROGRAMS: &str = "SLUICE_PROGRAMS";
 const NAME: &str = "n1";
 const NAMESPACE: &str = "bench";
+/// The node's addresses.
+const OWN: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
 const START: Duration = Duration::from_mins(1);
 
 /// See the module.
@@ -71,6 +73,9 @@ impl Node {
         let mut netlink = Netlink::open_in(&namespace)?;
         let loopback = netlink.index("lo")?;
         netlink.set_up(loopback)?;
+        for address in OWN {
+            netlink.add_address(loopback, address.parse::<IpAddr>()?.into())?;
+        }
         let listener = in_namespace(&namespace, || TcpListener::bind("127.0.0.1:0"))??;
         let address = listener.local_addr()?.to_string();
         node.operate(listener, pods)?;
@@ -224,7 +229,7 @@ impl World {
         let info = NodeInfo {
             name: NodeName(NAME.to_owned()),
             number: 1,
-            addresses: vec!["192.0.2.1".parse()?, "2001:db8::1".parse()?],
+            addresses: vec![OWN[0].parse()?, OWN[1].parse()?],
             pod_cidrs: vec!["10.244.0.0/16".parse()?, "fd00:244::/64".parse()?],
         };
         let label = (
@@ -296,7 +301,7 @@ spec:
   ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]
 ";
 
-fn pod(number: usize, addresses: Vec<std::net::IpAddr>) -> Pod {
+fn pod(number: usize, addresses: Vec<IpAddr>) -> Pod {
     let app = if number.is_multiple_of(2) {
         "web"
     } else {
