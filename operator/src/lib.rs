@@ -18,6 +18,7 @@ pub mod lease;
 pub mod listen;
 pub mod metrics;
 pub mod options;
+mod pause;
 pub mod run;
 pub mod serving;
 pub mod token;

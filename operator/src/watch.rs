@@ -38,6 +38,7 @@ use tokio::{
 use crate::{
     core::{Input, Kind, LAST_VALID_LABEL, PolicyKey, convert},
     metrics::Metrics,
+    pause::Pauses,
 };
 
 /// How often it is looked which kinds of others are installed.
@@ -522,7 +523,9 @@ where
         if streamed {
             config = config.streaming_lists();
         }
-        let mut events = watcher(api.clone(), config).default_backoff().boxed();
+        let mut events = watcher(api.clone(), config)
+            .backoff(Pauses::default())
+            .boxed();
         while let Some(event) = events.next().await {
             let event = match event {
                 Ok(event) => event,

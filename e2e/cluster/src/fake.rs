@@ -17,6 +17,9 @@ use crate::{
 /// Objects that one call of kubectl carries.
 const BATCH: usize = 250;
 
+/// How often the status of a batch is tried to be set.
+const STATUS_TRIES: u8 = 20;
+
 /// How many nodes there can be: each has 254 pods at most.
 pub const MAX_NODES: u16 = 4096;
 
@@ -92,9 +95,24 @@ fn create(kubectl: &Kubectl, objects: &[Value]) -> Result<()> {
     for batch in objects.chunks(BATCH) {
         let list = json!({"apiVersion": "v1", "kind": "List", "items": batch}).to_string();
         kubectl.fed(&["create", "-f", "-"], &list)?;
-        kubectl.fed(&["replace", "--subresource=status", "-f", "-"], &list)?;
+        set_status(kubectl, &list)?;
     }
     Ok(())
+}
+
+/// Tries again where a controller changed an object in between, as it does with nodes that are new.
+fn set_status(kubectl: &Kubectl, list: &str) -> Result<()> {
+    let mut tries = 0;
+    loop {
+        let replaced = kubectl.fed(&["replace", "--subresource=status", "-f", "-"], list);
+        let Err(error) = replaced else {
+            return Ok(());
+        };
+        tries += 1;
+        if tries == STATUS_TRIES || !error.to_string().contains("(Conflict)") {
+            return Err(error);
+        }
+    }
 }
 
 fn node(number: u16) -> Value {

@@ -14,7 +14,8 @@ use kube::{
     core::GroupVersionKind,
 };
 use serde_json::{Value, json};
-use sluice_cluster::Kubectl;
+
+use crate::harness;
 
 /// Requests under way at once.
 const PARALLEL: usize = 32;
@@ -24,18 +25,17 @@ const MANAGER: &str = "scale-test";
 /// The API server.
 #[derive(Clone)]
 pub(crate) struct Server {
-    pub(crate) client: Client,
-    pub(crate) kubectl: Kubectl,
+    client: Client,
 }
 
 impl Server {
     /// As the kubeconfig of the environment says.
-    pub(crate) async fn connect(kubectl: Kubectl) -> Result<Self> {
+    pub(crate) async fn connect() -> Result<Self> {
         let config = kube::Config::infer()
             .await
             .context("how to reach the API server")?;
         let client = Client::try_from(config).context("a client of the API server")?;
-        Ok(Self { client, kubectl })
+        Ok(Self { client })
     }
 
     /// The objects of a kind.
@@ -201,12 +201,13 @@ impl Server {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
+}
 
-    /// Requests that the API server has answered, by verb and resource.
-    pub(crate) fn requests(&self) -> Result<BTreeMap<(String, String), u64>> {
-        let text = self.kubectl.run(&["get", "--raw", "/metrics"])?;
-        Ok(requests_of(&text))
-    }
+/// Requests that the API server has answered, by verb and resource.
+pub(crate) fn requests() -> Result<BTreeMap<(String, String), u64>> {
+    Ok(requests_of(&harness::kubectl(&[
+        "get", "--raw", "/metrics",
+    ])?))
 }
 
 /// Whether a status says that all nodes follow the object as it is now.

@@ -11,6 +11,7 @@
 mod cluster;
 mod core;
 mod fleet;
+mod harness;
 mod operators;
 mod stages;
 mod tell;
@@ -20,7 +21,9 @@ mod world;
 use std::{
     collections::BTreeMap,
     fs,
+    net::IpAddr,
     path::{Path, PathBuf},
+    process::ExitCode,
     sync::atomic::AtomicU16,
     time::{Duration, Instant},
 };
@@ -30,14 +33,14 @@ use clap::{Args, Parser};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use ipnet::IpNet;
 use serde_json::{Value, json};
-use sluice_cluster::{Cluster, Machine, Name, fake, plan};
 use sluice_figures::report;
 
 use crate::{
     cluster::Server,
     fleet::{Fleet, Gate},
+    harness::Harness,
     operators::{NAME, Operators, Program},
-    stages::{Scene, node_name},
+    stages::Scene,
     tell::Told,
     world::World,
 };
@@ -68,7 +71,13 @@ enum Arguments {
 struct Measure {
     /// The cluster's name
     #[arg(long)]
-    name: Name,
+    name: String,
+    /// The program that has made the cluster
+    #[arg(long)]
+    harness: PathBuf,
+    /// The address at which operators are reached: the control plane's
+    #[arg(long)]
+    address: IpAddr,
     /// The operator's program
     #[arg(long)]
     operator: PathBuf,
@@ -98,7 +107,17 @@ struct Measure {
     write: Option<PathBuf>,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match carry_out() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn carry_out() -> Result<()> {
     let machine = report::machine();
     let begun = Instant::now();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -129,33 +148,36 @@ fn publish(section: &str, text: &str, document: Option<&Path>) -> Result<()> {
 }
 
 async fn measure(arguments: &Measure) -> Result<Told> {
-    let cluster = Cluster::open(&arguments.name)?;
-    let server = Server::connect(cluster.kubectl().clone()).await?;
+    let harness = Harness {
+        program: arguments.harness.clone(),
+        name: arguments.name.clone(),
+    };
+    let server = Server::connect().await?;
     fs::create_dir_all(&arguments.folder)
         .with_context(|| format!("making {}", arguments.folder.display()))?;
-    install(&server, arguments)?;
+    install(arguments)?;
     let nodes: Vec<String> = (0..usize::from(arguments.fake_nodes))
-        .map(node_name)
+        .map(world::node_name)
         .collect();
-    fake::create_nodes(&server.kubectl, 0, arguments.fake_nodes)?;
     let tokens = agents(&server, &nodes).await?;
 
     let program = Program {
         path: arguments.operator.clone(),
         folder: arguments.folder.clone(),
-        address: plan::addresses(Machine::ControlPlane).v4.into(),
+        address: arguments.address,
         pools: POOLS.to_owned(),
     };
-    program.prepare(&server, cluster.kubeconfig()).await?;
+    let admin = std::env::var_os("KUBECONFIG").context("KUBECONFIG is not set")?;
+    program.prepare(&server, Path::new(&admin)).await?;
     let mut operators = Operators::start(program, REPLICAS)?;
     operators
         .new_leader(None, true, Duration::from_mins(1))
         .await?;
-    webhook(&server, &operators)?;
+    webhook(&operators)?;
     let blocks = blocks(&server, &nodes).await?;
     let gate = Gate {
         operators: operators.addresses(),
-        ca: authority(&server)?,
+        ca: authority()?,
         server_name: NAME.to_owned(),
     };
     let fleet = Fleet::start(gate, nodes.into_iter().zip(tokens).collect());
@@ -181,21 +203,21 @@ async fn measure(arguments: &Measure) -> Result<Told> {
         ports: AtomicU16::new(world::FIRST_PORT),
         open: BTreeMap::new(),
     };
-    run(arguments, &cluster, scene).await
+    run(arguments, &harness, scene).await
 }
 
 /// The stages, one after the other.
-async fn run(arguments: &Measure, cluster: &Cluster, mut scene: Scene) -> Result<Told> {
+async fn run(arguments: &Measure, harness: &Harness, mut scene: Scene) -> Result<Told> {
     let say = |what: &str| eprintln!("==> {what}");
     let leader = scene.operators.leader().await.context("nobody leads")?;
-    let before = scene.server.requests()?;
+    let before = cluster::requests()?;
     let idle = scene.operators.memory(leader)?;
     let processor = scene.operators.processor(leader)?;
     say("everything at once");
     let loaded = scene.load().await?;
     let memory = scene.operators.memory(leader)?;
     let processor = scene.operators.processor(leader)?.saturating_sub(processor);
-    let requests = tell::difference(&before, &scene.server.requests()?);
+    let requests = tell::difference(&before, &cluster::requests()?);
     say("policies change");
     let few = scene.change_policies(arguments.changes).await?;
     let all = scene.change_fleet_policy(arguments.changes).await?;
@@ -208,7 +230,7 @@ async fn run(arguments: &Measure, cluster: &Cluster, mut scene: Scene) -> Result
     let compared = scene.compare(20).await?;
     say("the API server is away");
     let outage = scene
-        .outage(cluster, Duration::from_secs(arguments.outage))
+        .outage(harness, Duration::from_secs(arguments.outage))
         .await?;
     let compared = compared + scene.compare(20).await?;
     Ok(Told {
@@ -229,33 +251,37 @@ async fn run(arguments: &Measure, cluster: &Cluster, mut scene: Scene) -> Result
 }
 
 /// Custom resources, service accounts and rights, as the chart has them.
-fn install(server: &Server, arguments: &Measure) -> Result<()> {
+fn install(arguments: &Measure) -> Result<()> {
     let chart = arguments.chart.display().to_string();
-    let resources = arguments.chart.join("crds").display().to_string();
-    server
-        .kubectl
-        .run(&["apply", "--server-side", "-f", &resources])?;
-    server.kubectl.run(&[
+    // A link, which kubectl does not follow.
+    let resources = fs::canonicalize(arguments.chart.join("crds")).context("the chart's crds")?;
+    let resources = resources.display().to_string();
+    harness::kubectl(&["apply", "--server-side", "-f", &resources])?;
+    harness::kubectl(&[
         "wait",
         "--for=condition=Established",
         "crd",
         "--all",
         "--timeout=60s",
     ])?;
-    let rights = server.kubectl.helm(&[
+    let rights = harness::helm(&[
         "template",
         "sluice",
         &chart,
         "--namespace=kube-system",
+        // Nobody is asked for it here, and helm's own guess is too old for the chart.
+        "--kube-version=1.34.0",
+        // Images are not looked at: the operator runs as a process.
+        "--set=image.registry=none",
         "--show-only=templates/serviceaccounts.yaml",
         "--show-only=templates/rbac.yaml",
     ])?;
-    server.kubectl.apply(&rights)?;
+    harness::apply(&rights)?;
     Ok(())
 }
 
 /// Policies are reviewed as with the chart, but at an address: nothing leads to a service's here.
-fn webhook(server: &Server, operators: &Operators) -> Result<()> {
+fn webhook(operators: &Operators) -> Result<()> {
     let rule = json!({
         "operations": ["CREATE", "UPDATE"],
         "apiGroups": ["sluice.io"],
@@ -278,7 +304,7 @@ fn webhook(server: &Server, operators: &Operators) -> Result<()> {
             "rules": [rule],
         }],
     });
-    Ok(server.kubectl.apply(&configuration.to_string())?)
+    harness::apply(&configuration.to_string())
 }
 
 /// A pod for each agent, and a token that is bound to it.
@@ -333,10 +359,8 @@ async fn blocks(server: &Server, nodes: &[String]) -> Result<Vec<Vec<IpNet>>> {
 }
 
 /// The certificates to trust operators by.
-fn authority(server: &Server) -> Result<String> {
-    let map = server
-        .kubectl
-        .json(&["get", "configmap", "sluice-ca", "--namespace=kube-system"])?;
+fn authority() -> Result<String> {
+    let map = harness::json(&["get", "configmap", "sluice-ca", "--namespace=kube-system"])?;
     map["data"]["ca.crt"]
         .as_str()
         .map(str::to_owned)

@@ -5,20 +5,15 @@ use std::{
     fs::{self, File},
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    process::{Child, Command},
     time::{sleep, timeout},
 };
 
@@ -62,6 +57,14 @@ impl Program {
 struct Replica {
     number: u16,
     child: Child,
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// All replicas.
@@ -203,18 +206,15 @@ impl Operators {
     }
 
     /// Kills one with SIGKILL; when.
-    pub(crate) fn kill(&self, replica: usize) -> Result<Instant> {
-        let id = self.replicas[replica]
-            .child
-            .id()
-            .context("it has ended already")?;
-        kill(Pid::from_raw(i32::try_from(id)?), Signal::SIGKILL).context("killing the leader")?;
+    pub(crate) fn kill(&mut self, replica: usize) -> Result<Instant> {
+        let child = &mut self.replicas[replica].child;
+        child.kill().context("killing the leader")?;
         Ok(Instant::now())
     }
 
     /// Resident memory of one, now and at most, in MiB.
     pub(crate) fn memory(&self, replica: usize) -> Result<(u64, u64)> {
-        let id = self.replicas[replica].child.id().context("it has ended")?;
+        let id = self.replicas[replica].child.id();
         let status = fs::read_to_string(format!("/proc/{id}/status"))?;
         let field = |name: &str| {
             let line = status.lines().find(|line| line.starts_with(name))?;
@@ -228,7 +228,7 @@ impl Operators {
 
     /// Processor time that one has used.
     pub(crate) fn processor(&self, replica: usize) -> Result<Duration> {
-        let id = self.replicas[replica].child.id().context("it has ended")?;
+        let id = self.replicas[replica].child.id();
         let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
         // Fields 14 and 15, counting from 1; the second, in parentheses, may hold spaces. A tick is 10 ms.
         let (_, fields) = stat.rsplit_once(')').context("a process's stat")?;
@@ -265,7 +265,6 @@ fn replica(program: &Program, number: u16) -> Result<Replica> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
-        .kill_on_drop(true)
         .spawn()
         .with_context(|| format!("starting {}", program.path.display()))?;
     Ok(Replica { number, child })

@@ -9,12 +9,12 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use ipnet::IpNet;
 use kube::api::DynamicObject;
-use sluice_cluster::{Cluster, fake};
 use sluice_world::PodRef;
 
 use crate::{
     cluster::Server,
     fleet::{Fleet, LocalPod, Mark},
+    harness::{self, Harness},
     operators::Operators,
     times::Times,
     world::{self, World},
@@ -101,7 +101,7 @@ impl Scene {
         let wanted = self.world.namespaces();
         let begun = Instant::now();
         loop {
-            let found = self.server.kubectl.json(&[
+            let found = harness::json(&[
                 "get",
                 "serviceaccounts",
                 "--all-namespaces",
@@ -129,7 +129,7 @@ impl Scene {
 
     async fn start_pod(&self, pod: usize) -> Result<()> {
         let node = self.world.node_of(pod);
-        let object = self.world.pod(pod, &node_name(node));
+        let object = self.world.pod(pod, &world::node_name(node));
         let made = self.server.create(&object).await?;
         // Places on a node are given out in the order of its pods.
         let addresses = world::addresses(&self.blocks[node], 2 + pod / self.world.nodes);
@@ -173,7 +173,7 @@ impl Scene {
                 ensure!(
                     ports.contains(port),
                     "policy {policy} with its port {port} has not come to {}",
-                    node_name(agent)
+                    world::node_name(agent)
                 );
             }
         }
@@ -260,7 +260,7 @@ impl Scene {
             let place = 2 + self.given[node];
             self.given[node] += 1;
             let given = world::addresses(&self.blocks[node], place);
-            let (name, object) = world::fresh_pod(number, &node_name(node));
+            let (name, object) = world::fresh_pod(number, &world::node_name(node));
             let identity = self
                 .fleet
                 .watch_for(Mark::Identity(format!("={}", world::fresh_label(number))));
@@ -366,10 +366,10 @@ pub(crate) struct Outage {
 
 impl Scene {
     /// Takes the API server away for a while.
-    pub(crate) async fn outage(&mut self, cluster: &Cluster, lasts: Duration) -> Result<Outage> {
+    pub(crate) async fn outage(&mut self, harness: &Harness, lasts: Duration) -> Result<Outage> {
         self.quiet().await?;
         let connections = self.fleet.connections();
-        tokio::task::block_in_place(|| cluster.stop_api_server())?;
+        tokio::task::block_in_place(|| harness.stop_api_server())?;
         let begun = Instant::now();
         while begun.elapsed() < lasts {
             self.operators.revive()?;
@@ -377,7 +377,7 @@ impl Scene {
         }
         // Operators that came back without an API server must not have told anybody anything.
         self.check_ports().context("during the outage")?;
-        tokio::task::block_in_place(|| cluster.start_api_server())?;
+        tokio::task::block_in_place(|| harness.start_api_server())?;
         let back = Instant::now();
         let lasted = begun.elapsed();
         self.operators
@@ -413,9 +413,4 @@ fn local(
         uid: made.metadata.uid.clone().unwrap_or_default(),
         addresses,
     }
-}
-
-/// The name of a node of the scene.
-pub(crate) fn node_name(node: usize) -> String {
-    fake::node_name(u16::try_from(node).unwrap_or(u16::MAX))
 }

@@ -100,6 +100,11 @@ pub(crate) fn pod_name(pod: usize) -> (String, String) {
     )
 }
 
+/// The name of a fake node, as the harness gives it.
+pub(crate) fn node_name(node: usize) -> String {
+    format!("fake-{node:04}")
+}
+
 /// A policy of all pods of all namespaces.
 pub(crate) fn fleet_policy(port: u16) -> Value {
     json!({

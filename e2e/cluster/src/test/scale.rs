@@ -2,8 +2,8 @@
 
 use std::{ffi::OsString, path::Path};
 
-use anyhow::{Result, ensure};
-use sluice_cluster::{Cluster, Options, Proxy};
+use anyhow::{Context as _, Result, ensure};
+use sluice_cluster::{Cluster, Machine, Options, Proxy, fake, plan::addresses};
 
 use super::sluice;
 use crate::{cli, commands::say, stages::Stages};
@@ -39,7 +39,9 @@ pub(crate) fn run(scale: &cli::Scale) -> Result<()> {
 }
 
 fn measure(scale: &cli::Scale, programs: &Path, cluster: &Cluster) -> Result<()> {
+    fake::create_nodes(cluster.kubectl(), 0, scale.fake_nodes)?;
     let folder = programs.join("scale");
+    let own = std::env::current_exe().context("finding this program's own file")?;
     let workspace = sluice::workspace();
     let mut arguments: Vec<OsString> = vec!["cluster".into()];
     let mut give = |name: &str, value: OsString| {
@@ -47,6 +49,9 @@ fn measure(scale: &cli::Scale, programs: &Path, cluster: &Cluster) -> Result<()>
         arguments.push(value);
     };
     give("--name", scale.which.name.to_string().into());
+    give("--harness", own.into());
+    let address = addresses(Machine::ControlPlane).v4;
+    give("--address", address.to_string().into());
     give("--operator", programs.join("sluice-operator").into());
     give("--folder", folder.into());
     give("--chart", workspace.join("charts/sluice").into());
