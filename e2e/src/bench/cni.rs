@@ -4,7 +4,7 @@
 mod node;
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
@@ -28,9 +28,9 @@ struct Plugin {
     name: &'static str,
     node: NetNs,
     config: Value,
-    program: std::path::PathBuf,
+    program: PathBuf,
     /// Where it finds its helpers.
-    path: std::path::PathBuf,
+    path: PathBuf,
     /// It is told which pod is meant.
     pods: bool,
     /// Nanoseconds of ADD and DEL, in the order of the rounds.
@@ -96,7 +96,7 @@ fn sluice(node: &Node) -> Result<Plugin> {
             "socket": node.folder().join("run/cni.sock"),
             "deletions": node.folder().join("run/deletions"),
         }),
-        program: node.plugin().to_owned(),
+        program: node.plugin(),
         path: node.folder().join("bin"),
         pods: true,
         took: Default::default(),

@@ -38,6 +38,11 @@ pub(super) struct Node {
     runtime: Option<Runtime>,
 }
 
+/// The name of its datapath.
+fn instance() -> String {
+    format!("bench-{}", std::process::id())
+}
+
 /// What a kubelet says of the pod of a number.
 pub(super) fn arguments(pod: usize) -> String {
     format!(
@@ -108,7 +113,7 @@ impl Node {
         let mut command = Command::new(self.programs.join("sluice-agent"));
         command
             .args(["run", "--node-name", NAME, "--operator", operator])
-            .args(["--instance", &self.instance()])
+            .args(["--instance", &instance()])
             .arg("--token-file")
             .arg(self.folder.join("token"))
             .arg("--plugin")
@@ -125,10 +130,6 @@ impl Node {
             command.arg(flag).arg(self.folder.join(folder));
         }
         in_namespace(namespace, || command.spawn())?.context("starting the agent")
-    }
-
-    fn instance(&self) -> String {
-        format!("bench-{}", std::process::id())
     }
 
     /// Waits until pods may be started: the list of plugins is written last.
@@ -188,7 +189,7 @@ impl Drop for Node {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
-        if let Err(error) = sluice_agent::remove_instance(&self.instance()) {
+        if let Err(error) = sluice_agent::remove_instance(&instance()) {
             eprintln!("removing the datapath: {error}");
         }
         for left in NetNs::list(&format!("{}-", self.name)).unwrap_or_default() {
