@@ -129,7 +129,7 @@ impl Scene {
 
     async fn start_pod(&self, pod: usize) -> Result<()> {
         let node = self.world.node_of(pod);
-        let object = self.world.pod(pod, &world::node_name(node));
+        let object = world::pod(pod, &world::node_name(node));
         let made = self.server.create(&object).await?;
         // Places on a node are given out in the order of its pods.
         let addresses = world::addresses(&self.blocks[node], 2 + pod / self.world.nodes);

@@ -48,17 +48,6 @@ impl World {
         pod % self.nodes
     }
 
-    pub(crate) fn pod(self, pod: usize, node: &str) -> Value {
-        let (namespace, name) = pod_name(pod);
-        let app = format!("app{}", place(pod / REPLICAS).app);
-        pod_object(
-            &namespace,
-            &name,
-            node,
-            &json!({ "app": app, "tier": format!("t{}", pod % 2), FLEET: "yes" }),
-        )
-    }
-
     /// The nodes on which policy `policy` selects pods.
     pub(crate) fn nodes_of(self, policy: usize) -> BTreeSet<usize> {
         let app = policy % self.apps();
@@ -89,6 +78,18 @@ impl World {
             },
         })
     }
+}
+
+/// A pod, on this node.
+pub(crate) fn pod(pod: usize, node: &str) -> Value {
+    let (namespace, name) = pod_name(pod);
+    let app = format!("app{}", place(pod / REPLICAS).app);
+    pod_object(
+        &namespace,
+        &name,
+        node,
+        &json!({ "app": app, "tier": format!("t{}", pod % 2), FLEET: "yes" }),
+    )
 }
 
 /// Namespace and name of a pod.
@@ -238,7 +239,7 @@ mod tests {
                 WORLD.policy(policy, 1)["spec"]["endpointSelector"]["matchLabels"]["app"].clone();
             let selected: BTreeSet<usize> = (0..WORLD.pods)
                 .filter(|pod| {
-                    let object = WORLD.pod(*pod, "n");
+                    let object = super::pod(*pod, "n");
                     object["metadata"]["namespace"] == *namespace
                         && object["metadata"]["labels"]["app"] == app
                 })

@@ -109,44 +109,18 @@ impl Identities {
         if !std::mem::take(&mut self.moved) {
             return None;
         }
-        let mut found: HashMap<(&str, Option<&str>), (usize, HashSet<u64>)> = HashMap::new();
+        let mut tally = Tally::new();
         let in_use = self.stored.values();
         for stored in in_use.filter(|stored| stored.unused_since.is_none()) {
-            let lines: Vec<&str> = stored.text.lines().collect();
-            let namespace = lines.iter().find_map(|line| {
-                let value = line.strip_prefix(NAMESPACE)?;
-                value.strip_prefix('=')
-            });
-            for (at, line) in lines.iter().enumerate() {
-                let key = line
-                    .strip_prefix("k8s:")
-                    .and_then(|label| Some(label.split_once('=')?.0))
-                    .filter(|key| keys.contains(key));
-                let Some(key) = key else {
-                    continue;
-                };
-                let rest = lines[..at].iter().chain(&lines[at + 1..]);
-                let rest = fnv(rest
-                    .flat_map(|line| [line, "\n"])
-                    .collect::<String>()
-                    .as_bytes());
-                for place in [(key, None), (key, namespace)] {
-                    let (with, without) = found.entry(place).or_default();
-                    *with += 1;
-                    without.insert(rest);
-                    if namespace.is_none() {
-                        break;
-                    }
-                }
-            }
+            count_labels(&stored.text, keys, &mut tally);
         }
-        let price =
-            |((key, namespace), (with, without)): ((&str, Option<&str>), (usize, HashSet<u64>))| {
-                let place = (key.to_owned(), namespace.map(str::to_owned));
-                let without = without.len();
-                (place, Price { with, without })
-            };
-        Some(Prices(found.into_iter().map(price).collect()))
+        let mut prices = Prices::default();
+        for ((key, namespace), (with, without)) in tally {
+            let place = (key.to_owned(), namespace.map(str::to_owned));
+            let without = without.len();
+            prices.0.insert(place, Price { with, without });
+        }
+        Some(prices)
     }
 
     /// Asked for prices next, this answers, even where nothing has moved.
@@ -257,6 +231,35 @@ impl Identities {
                 change: Change::Delete,
             })
             .collect()
+    }
+}
+
+/// By label key and namespace (`None`: all together): how many identities carry it, and digests of what they are without it.
+type Tally<'a> = HashMap<(&'a str, Option<&'a str>), (usize, HashSet<u64>)>;
+
+/// Counts the labels of one identity, given by its properties, that are among `keys`.
+fn count_labels<'a>(text: &'a str, keys: &BTreeSet<&str>, tally: &mut Tally<'a>) {
+    let lines: Vec<&str> = text.lines().collect();
+    let namespace = lines
+        .iter()
+        .find_map(|line| line.strip_prefix(NAMESPACE)?.strip_prefix('='));
+    for (at, line) in lines.iter().enumerate() {
+        let label = line.strip_prefix("k8s:").and_then(|l| l.split_once('='));
+        let Some((key, _)) = label.filter(|(key, _)| keys.contains(key)) else {
+            continue;
+        };
+        let others = lines[..at].iter().chain(&lines[at + 1..]);
+        let others: String = others.flat_map(|line| [line, "\n"]).collect();
+        let digest = fnv(others.as_bytes());
+        let mut count = |place| {
+            let (with, without) = tally.entry((key, place)).or_default();
+            *with += 1;
+            without.insert(digest);
+        };
+        count(None);
+        if namespace.is_some() {
+            count(namespace);
+        }
     }
 }
 

@@ -494,11 +494,11 @@ fn costliest(key: &PolicyKey, state: &PolicyState, prices: &Prices) -> Option<Co
     } else {
         MANY
     };
-    let priced = state.named.keys.iter().map(|key| Costly {
+    let candidates = state.named.keys.iter().map(|key| Costly {
         key: key.clone(),
         price: prices.of(key, namespace),
     });
-    priced
+    candidates
         .filter(|costly| costly.price.more() >= limit)
         .max_by_key(|costly| costly.price.more())
 }
