@@ -14,7 +14,7 @@ use crate::{
 /// Requests by verb and resource.
 pub(crate) type Requests = BTreeMap<(String, String), u64>;
 
-/// What only an operator or an agent asks, and this program does not.
+/// What only an operator writes.
 const OWN: &[&str] = &[
     "identities",
     "identities/status",
@@ -23,10 +23,6 @@ const OWN: &[&str] = &[
     "sluiceendpoints",
     "sluicenetworkpolicies/status",
     "sluiceclusterwidenetworkpolicies/status",
-    "tokenreviews",
-    "leases",
-    "events",
-    "configmaps",
 ];
 
 /// What came in between.
