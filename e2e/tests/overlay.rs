@@ -16,9 +16,19 @@ fn pods_of_two_nodes_talk_as_policy_says() {
     if !kernel_tests() {
         return;
     }
-    let cluster = Cluster::new("talk");
+    for (test, ipv6) in [("talk", false), ("talk6", true)] {
+        let cluster = Cluster::between(test, ipv6);
+        talk(&cluster);
+    }
+}
+
+fn talk(cluster: &Cluster) {
     for target in cluster.addresses(SERVER) {
-        assert!(cluster.tcp(CLIENT, target, 80), "client to {target}");
+        assert!(
+            cluster.tcp(CLIENT, target, 80),
+            "client to {target}: {}",
+            cluster.told()
+        );
         assert!(cluster.ping(CLIENT, target), "client pings {target}");
         assert!(
             !cluster.tcp(CLIENT, target, 81),
@@ -97,8 +107,14 @@ fn what_is_forged_is_dropped() {
     if !kernel_tests() {
         return;
     }
-    let cluster = Cluster::new("forged");
-    let target = cluster.node_addresses(1)[0];
+    for (test, ipv6) in [("forged", false), ("forged6", true)] {
+        forge(&Cluster::between(test, ipv6), usize::from(ipv6));
+    }
+}
+
+/// Sends what nobody should believe, from addresses of one family between nodes.
+fn forge(cluster: &Cluster, family: usize) {
+    let target = cluster.node_addresses(1)[family];
     let identity = cluster.identity(CLIENT);
     for (from, to) in cluster
         .addresses(CLIENT)

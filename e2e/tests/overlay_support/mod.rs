@@ -14,7 +14,7 @@ use sluice_agent::{Interface, Masquerade, Node as Agent, OverlayDevice, config, 
 use sluice_crds::manifest;
 use sluice_datapath::load::Sizes;
 use sluice_datapath::net::{Mac, NetNs, Route, VethEnd, in_namespace};
-use sluice_datapath::net::{Netlink, overlay, overlay::OVERHEAD_IPV4};
+use sluice_datapath::net::{Netlink, overlay, overlay::OVERHEAD_IPV6};
 use sluice_datapath::state::{OtherNode, Target, Targets};
 use sluice_lab::network::Node;
 use sluice_lab::plan::{GATEWAY_V4, GATEWAY_V6, PodPlan};
@@ -97,7 +97,13 @@ struct Station {
 }
 
 impl Cluster {
+    /// Wrapped over IPv4.
     pub(crate) fn new(test: &str) -> Self {
+        Self::between(test, false)
+    }
+
+    /// Wrapped over the family given.
+    pub(crate) fn between(test: &str, ipv6: bool) -> Self {
         let (objects, problems) = manifest::read("overlay.yaml", MANIFESTS);
         assert!(problems.is_empty(), "{problems:?}");
         let world = sluice_world::build(objects.into_iter().collect::<Inputs>()).unwrap();
@@ -115,7 +121,7 @@ impl Cluster {
                 .filter(|(name, _)| *name != node_name(number))
                 .map(|(name, id)| OtherNode {
                     number: *id,
-                    underlay: world.nodes[name].addresses[0],
+                    underlay: world.nodes[name].addresses[usize::from(ipv6)],
                     pod_cidrs: world.nodes[name].pod_cidrs.clone(),
                 })
                 .collect();
@@ -262,7 +268,11 @@ impl Cluster {
     /// From an address on the nodes' segment that is no node's.
     pub(crate) fn send_as_stranger(&self, node: usize, target: IpAddr, port: u16, bytes: &[u8]) {
         let namespace = self.nodes[node].network.namespace();
-        let from: IpAddr = "192.0.2.66".parse().unwrap();
+        let from: IpAddr = if target.is_ipv4() {
+            "192.0.2.66".parse().unwrap()
+        } else {
+            "2001:db8:2::66".parse().unwrap()
+        };
         let mut netlink = Netlink::open_in(namespace).unwrap();
         let index = netlink.index("eth0").unwrap();
         netlink.add_address(index, IpNet::from(from)).unwrap();
@@ -312,13 +322,17 @@ impl Station {
     fn wrap(&mut self, own: &[IpAddr], others: &[OtherNode]) {
         let namespace = self.network.namespace();
         let mut netlink = Netlink::open_in(namespace).unwrap();
-        let mtu = UNDERLAY_MTU - OVERHEAD_IPV4;
+        let mtu = UNDERLAY_MTU - OVERHEAD_IPV6;
         // Unlike the other node's.
         let mac = overlay::mac(others[0].number);
         netlink
             .create_vxlan(DEVICE, mac, mtu, OVERLAY_PORT)
             .unwrap();
         let index = netlink.index(DEVICE).unwrap();
+        // What the node sends there comes from these.
+        for address in own {
+            netlink.add_address(index, IpNet::from(*address)).unwrap();
+        }
         netlink.set_up(index).unwrap();
         for net in others.iter().flat_map(|other| &other.pod_cidrs) {
             netlink
@@ -337,7 +351,10 @@ impl Station {
                 IpAddr::V4(address) => Some(*address),
                 IpAddr::V6(_) => None,
             }),
-            ipv6: None,
+            ipv6: own.iter().find_map(|address| match address {
+                IpAddr::V4(_) => None,
+                IpAddr::V6(address) => Some(*address),
+            }),
         };
         self.agent.set_overlay(Some(device), namespace).unwrap();
         let outward = netlink.index("eth0").unwrap();
@@ -395,7 +412,7 @@ fn shrink(plan: &PodPlan) {
     let mut netlink = Netlink::open_in(&namespace).unwrap();
     let index = netlink.index("eth0").unwrap();
     netlink
-        .set_mtu(index, UNDERLAY_MTU - OVERHEAD_IPV4)
+        .set_mtu(index, UNDERLAY_MTU - OVERHEAD_IPV6)
         .unwrap();
 }
 
@@ -426,6 +443,13 @@ fn plug(nodes: &[Station]) {
         netlink
             .add_address(index, IpNet::new(v6.into(), 64).unwrap())
             .unwrap();
+        if last == 1 {
+            // More like the other node's than its own is, and so what the kernel would choose.
+            let decoy = Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 3);
+            netlink
+                .add_address(index, IpNet::new(decoy.into(), 64).unwrap())
+                .unwrap();
+        }
     }
 }
 
