@@ -12,6 +12,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use thiserror::Error;
 
+use crate::net::Netlink;
 use crate::sys::GracePeriod;
 
 /// Where pinned maps and links live.
@@ -119,6 +120,12 @@ pub fn probe() -> Vec<Feature> {
             "programs are interpreted: every packet costs several times as much",
         ),
         feature(
+            "VXLAN devices",
+            vxlan(),
+            false,
+            "nodes can't be connected by the overlay, only by direct routing",
+        ),
+        feature(
             "bpf file system",
             bpffs(),
             false,
@@ -183,6 +190,17 @@ fn feature(
         state,
         required,
         consequence,
+    }
+}
+
+fn vxlan() -> Result<(), String> {
+    let made = Netlink::open()
+        .and_then(|mut netlink| netlink.has_vxlan())
+        .map_err(|error| error.to_string())?;
+    if made {
+        Ok(())
+    } else {
+        Err("the kernel has no driver for them".to_owned())
     }
 }
 

@@ -58,6 +58,37 @@ impl Netlink {
         )
     }
 
+    /// Whether the kernel makes VXLAN devices, whose module it looks for. None is made.
+    ///
+    /// # Errors
+    /// This process may not ask.
+    pub fn has_vxlan(&mut self) -> Result<bool, NetError> {
+        self.makes(InfoKind::Vxlan)
+    }
+
+    /// Whether the kernel makes devices of a kind. The address asked for is none that a device can have, which only the kind's own driver can
+    /// find out.
+    fn makes(&mut self, kind: InfoKind) -> Result<bool, NetError> {
+        let mut message = LinkMessage::default();
+        message.attributes = vec![
+            LinkAttribute::Address(vec![0; 5]),
+            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]),
+        ];
+        let refused = self.request(
+            || "asking for a kind of device".to_owned(),
+            NLM_F_CREATE | NLM_F_EXCL,
+            RouteNetlinkMessage::NewLink(message),
+        );
+        match refused {
+            Ok(()) => Ok(true),
+            Err(error) => match error.source.raw_os_error() {
+                Some(libc::EINVAL) => Ok(true),
+                Some(libc::EOPNOTSUPP) => Ok(false),
+                _ => Err(error),
+            },
+        }
+    }
+
     /// The UDP port of the device of this name, if it is such as [`Netlink::create_vxlan`] makes.
     ///
     /// # Errors
@@ -109,6 +140,18 @@ mod tests {
         assert_eq!(one.0[0] & 0b11, 0b10, "local and unicast");
         assert_ne!(one, mac(2));
         assert_ne!(one.0[..2], Mac::local(1).0[..2], "pods' have another start");
+    }
+
+    #[test]
+    fn a_kind_that_nobody_knows_is_not_made_and_asking_leaves_nothing() {
+        let mut netlink = Netlink::open().unwrap();
+        let before = netlink.links().unwrap().len();
+        // Without the right to make devices there is no answer.
+        if let Ok(made) = netlink.makes(InfoKind::Other("no-such-kind".to_owned())) {
+            assert!(!made);
+            assert!(netlink.makes(InfoKind::Veth).unwrap());
+        }
+        assert_eq!(netlink.links().unwrap().len(), before);
     }
 
     #[test]
