@@ -38,19 +38,27 @@ struct Plan<'a> {
     mtu: u32,
 }
 
-/// Goes on with the device that an earlier process left, whose programs run still. Where it is gone, nothing leaves until [`Tunnel::open`].
-pub(super) fn resume(node: &mut Node, cluster: &Cluster<'_>, port: u16) -> Result<(), String> {
-    let own = cluster.nodes.get(cluster.own);
-    let own = own.ok_or("the operator has not said which addresses this node has")?;
-    let mut netlink = Netlink::open_in(cluster.namespace).map_err(text)?;
-    let link = netlink.link(DEVICE).map_err(text)?;
-    let index = link.map_or(0, |link| link.index);
-    let addresses = addresses(own, &netlink.assigned().map_err(text)?, index);
-    node.know_overlay(Some(device(index, port, &addresses)))
-        .map_err(text)
-}
-
 impl Tunnel {
+    /// Goes on with the device that an earlier process left, whose programs run still. Where it is gone, nothing leaves until
+    /// [`Tunnel::open`].
+    pub(super) fn resume(
+        &mut self,
+        node: &mut Node,
+        cluster: &Cluster<'_>,
+        port: u16,
+    ) -> Result<(), String> {
+        let own = cluster.nodes.get(cluster.own);
+        let own = own.ok_or("the operator has not said which addresses this node has")?;
+        // Maps of another layout are empty, and new programs read them before the device is looked after.
+        self.know(node, others(own, cluster).0)?;
+        let mut netlink = Netlink::open_in(cluster.namespace).map_err(text)?;
+        let link = netlink.link(DEVICE).map_err(text)?;
+        let index = link.map_or(0, |link| link.index);
+        let addresses = addresses(own, &netlink.assigned().map_err(text)?, index);
+        node.know_overlay(Some(device(index, port, &addresses)))
+            .map_err(text)
+    }
+
     /// Makes the device as it should be, and has the datapath use it. Returns its index; none where there is no device, so that nothing
     /// leaves for other nodes' pods.
     pub(super) fn open(

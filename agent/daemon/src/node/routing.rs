@@ -113,7 +113,7 @@ impl Routing for NodeRouting {
         let masqueraded = self.masquerade(node, cluster);
         let tunnelled = match cluster.settings.overlay {
             Overlay::Direct => Ok(()),
-            Overlay::Vxlan { port } => overlay::resume(node, cluster, port),
+            Overlay::Vxlan { port } => self.tunnel.resume(node, cluster, port),
         };
         [masqueraded, tunnelled]
             .into_iter()
