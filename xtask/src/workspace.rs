@@ -113,10 +113,18 @@ impl Workspace {
         })
     }
 
-    /// A cargo command in this workspace, with the toolchain that runs this tool.
+    /// A cargo command in this workspace, with the toolchain that runs this tool, and without what cargo told this tool about its own
+    /// package: build scripts that look at it would make half of the dependencies build again, and again when a person calls cargo.
     pub(crate) fn cargo(&self, subcommand: &str) -> Command {
         let mut command = Command::new(cargo());
         command.current_dir(&self.root).arg(subcommand);
+        let about_this =
+            |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(about_this) {
+                command.env_remove(name);
+            }
+        }
         command
     }
 }

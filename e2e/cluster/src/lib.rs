@@ -46,3 +46,4 @@ pub use kubectl::Kubectl;
 pub use node::SERVICES as NODE_SERVICES;
 pub use options::{Cni, Options, Proxy};
 pub use plan::{Machine, Name};
+pub use program::cargo;

@@ -44,7 +44,7 @@ fn built_beside(own: &Path) -> Result<PathBuf> {
             what: format!("the program {NAME}"),
             hint: format!("{} is not in a target folder of cargo", own.display()),
         })?;
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = cargo();
     cargo
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .args([
@@ -57,7 +57,18 @@ fn built_beside(own: &Path) -> Result<PathBuf> {
             "--target-dir",
         ])
         .arg(profile.parent().unwrap_or(profile));
-    // What cargo tells the test that runs this about its own package would make dependencies build again.
+    if profile.ends_with("release") {
+        cargo.arg("--release");
+    }
+    command::output(&mut cargo)?;
+    Ok(profile.join(NAME))
+}
+
+/// The cargo that runs this program, without what it told this program about its own package: build scripts that look at it would
+/// make half of the dependencies build again, and again when a person calls cargo.
+#[must_use]
+pub fn cargo() -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     let about_the_caller =
         |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
     for (name, _) in env::vars_os() {
@@ -65,9 +76,5 @@ fn built_beside(own: &Path) -> Result<PathBuf> {
             cargo.env_remove(name);
         }
     }
-    if profile.ends_with("release") {
-        cargo.arg("--release");
-    }
-    command::output(&mut cargo)?;
-    Ok(profile.join(NAME))
+    cargo
 }

@@ -91,7 +91,7 @@ fn build_plugin(profile: Profile) -> Result<()> {
 }
 
 fn cargo(words: &[&str]) -> Result<()> {
-    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let status = sluice_cluster::cargo()
         .current_dir(workspace())
         .args(words)
         .status()

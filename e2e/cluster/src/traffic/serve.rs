@@ -8,11 +8,15 @@ use std::{
     time::Duration,
 };
 
+use nix::sys::socket::{setsockopt, sockopt};
+
 use super::board::Board;
 use crate::error::{Doing as _, Result};
 
 /// The length of a number.
 pub(super) const REQUEST: usize = 8;
+/// Bytes of datagrams that may wait.
+const ROOM: usize = 16 << 20;
 /// How long a refused `accept` rests before the next.
 const REST: Duration = Duration::from_millis(20);
 /// A connection's thread needs hardly any stack.
@@ -24,6 +28,9 @@ pub(super) fn serve(port: u16, board: &Board) -> Result<()> {
     let any = (Ipv6Addr::UNSPECIFIED, port);
     let listener = TcpListener::bind(any).doing(|| format!("listening on TCP port {port}"))?;
     let socket = UdpSocket::bind(any).doing(|| format!("listening on UDP port {port}"))?;
+    // A program that a busy machine lets wait shall find what came meanwhile: a datagram that its socket has no room for would count as
+    // lost on the way. Takes CAP_NET_ADMIN; a quiet machine does without.
+    setsockopt(&socket, sockopt::RcvBufForce, &ROOM).unwrap_or_default();
     let (streams, datagrams) = (board.clone(), board.clone());
     thread::spawn(move || accept(&listener, &streams));
     thread::spawn(move || answer(&socket, &datagrams));
