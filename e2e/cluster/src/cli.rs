@@ -299,6 +299,8 @@ pub(crate) enum Part {
     Upstream,
     /// A policy cuts off, and its removal opens
     Enforcement,
+    /// `sluice connectivity test` finds everything as it should be
+    Connectivity,
     /// The same manifests have the same result in the lab and here
     Lab,
     /// Objects that are wrong stop no others
@@ -310,10 +312,11 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Talk,
         Self::Upstream,
         Self::Enforcement,
+        Self::Connectivity,
         Self::Lab,
         Self::Invalid,
         Self::Kills,

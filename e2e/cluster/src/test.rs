@@ -129,6 +129,7 @@ fn one(part: Part, stages: &mut Stages, sluice: &Sluice<'_>, count: u16) -> Resu
             upstream(cluster, &[upstream::CONFORMANCE, upstream::NETPOL])
         }),
         Part::Enforcement => stages.run("enforcement", || smoke::policy(cluster)),
+        Part::Connectivity => stages.run("connectivity test", || sluice.connectivity()),
         Part::Lab => stages.run("as in the lab", || same::run(sluice)),
         Part::Invalid => stages.run("invalid objects", || invalid::run(sluice)),
         Part::Kills => {

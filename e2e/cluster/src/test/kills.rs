@@ -98,6 +98,7 @@ pub(super) fn run(sluice: &Sluice<'_>, count: u16) -> Result<()> {
     let away = Duration::from_secs(if count >= MANY { 60 } else { 15 });
     run.everything_without_the_api_server(away)?;
     run.one_agent_gone_for_good()?;
+    run.upgraded_and_rolled_back()?;
     run.tell(count);
     scene.remove()
 }
@@ -284,6 +285,17 @@ impl<'a> Run<'_, 'a> {
         self.scene.end(name)?;
         self.last = self.scene.counted()?;
         Ok(())
+    }
+
+    /// Every operator and agent is replaced by one with other settings, and then by one with those of before.
+    fn upgraded_and_rolled_back(&mut self) -> Result<()> {
+        say("the release is upgraded, and rolled back");
+        sluice::upgrade(self.cluster(), "log.level=debug")?;
+        self.converge(true).context("after the upgrade")?;
+        self.judge().context("after the upgrade")?;
+        sluice::roll_back(self.cluster())?;
+        self.converge(false).context("after the rollback")?;
+        self.judge().context("after the rollback")
     }
 
     fn cluster(&self) -> &'a Cluster {

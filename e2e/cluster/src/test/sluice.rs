@@ -239,6 +239,13 @@ impl Sluice<'_> {
         Ok(String::from_utf8_lossy(&done.stdout).into_owned())
     }
 
+    /// `sluice connectivity test` comes out as it should.
+    pub(super) fn connectivity(&self) -> Result<()> {
+        let report = self.cli(&["connectivity", "test"])?;
+        println!("{report}");
+        Ok(())
+    }
+
     /// `sluice status` finds nothing to complain of, soon.
     pub(super) fn status(&self) -> Result<()> {
         let status = self.cli(&["status", "--wait", "--wait-duration=1m"])?;
@@ -255,6 +262,22 @@ pub(super) fn wait_rolled_out(cluster: &Cluster) -> Result<()> {
             .run(&["rollout", "status", what, NAMESPACE, "--timeout=90s"])
             .with_context(|| pods_of(cluster))?;
     }
+    Ok(())
+}
+
+/// `helm upgrade` of one value; what was set before stays.
+pub(super) fn upgrade(cluster: &Cluster, set: &str) -> Result<()> {
+    let chart = workspace().join("charts/sluice").display().to_string();
+    let words = ["upgrade", RELEASE, &chart, NAMESPACE, "--reuse-values"];
+    cluster
+        .kubectl()
+        .helm(&[&words[..], &["--set", set]].concat())?;
+    Ok(())
+}
+
+/// `helm rollback` to what was before the last upgrade.
+pub(super) fn roll_back(cluster: &Cluster) -> Result<()> {
+    cluster.kubectl().helm(&["rollback", RELEASE, NAMESPACE])?;
     Ok(())
 }
 
