@@ -304,7 +304,7 @@ fn left_on(cluster: &Cluster, number: u8) -> Result<Vec<String>> {
     let script = "ip -o link show | grep -o 'sluice[^:@]*'; \
                   find /sys/fs/bpf /etc/cni/net.d /opt/cni/bin /run /var/lib/sluice -xdev -path '*sluice*' ! -type d 2>/dev/null; \
                   ip -4 route show table all proto 83; ip -6 route show table all proto 83; \
-                  pgrep -l '^sluice-[aoc]'; true";
+                  pgrep -l '^sluice-(ag|op|cn)'; true";
     let found = cluster.node_exec(number, &["sh", "-c", script])?;
     Ok(found.lines().map(str::to_owned).collect())
 }
