@@ -6,7 +6,7 @@ use std::net::{
 };
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use sluice_abi::{Identity, Reason, service::Frontend};
@@ -248,6 +248,18 @@ impl Cluster {
         let drops = counters.drops().unwrap();
         let of_reason = drops.iter().filter(|drop| drop.reason == reason);
         of_reason.map(|drop| drop.counter.packets).sum()
+    }
+
+    /// As [`Cluster::drops`], once there are as many as expected or a while is over: a packet may wait for its next hop's address.
+    pub(crate) fn drops_soon(&self, node: usize, reason: Reason, expected: u64) -> u64 {
+        let begin = Instant::now();
+        loop {
+            let drops = self.drops(node, reason);
+            if drops >= expected || begin.elapsed() > Duration::from_secs(5) {
+                return drops;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 
     pub(crate) fn send_from_pod(&self, pod: &str, target: IpAddr, port: u16, bytes: &[u8]) {
